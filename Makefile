@@ -1,0 +1,48 @@
+# Everything runs from .venv, which `make install` builds from requirements.lock; a fresh machine needs python3 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements.lock
+RAW ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## make .venv: locked dependencies and both distributions, editable
+
+$(VENV)/.installed: $(LOCK) pyproject.toml dataset_handlers/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	@awk '/^uv==/ { own = 1 } own { print; if (!/\\$$/) exit }' $(LOCK) > $(VENV)/uv.txt  # the lock's own lines for uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --requirement $(LOCK)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable . --editable ./dataset_handlers
+	@touch $@
+
+demo: install  ## serve, request, train, show: two datasets from start to finish (RAW=DIR uses your own raw data)
+	$(BIN)/python -m examples.demo $(if $(RAW),--raw-root $(RAW))
+
+test: install  ## run every test
+	$(BIN)/python -m pytest
+
+check: install  ## what CI checks besides the tests: formatting, lint, types, layering
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: install  ## format and fix what can be fixed by machine
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: install  ## resolve all dependencies again, hashes and no addresses
+	cd dataset_handlers && ../$(BIN)/uv pip compile --quiet --upgrade $(COMPILE) pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade $(COMPILE) --constraint dataset_handlers/requirements.lock --extra dev --no-emit-package dataset-handlers pyproject.toml --output-file $(LOCK)
+
+COMPILE := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+clean:  ## remove what can be made again
+	rm -rf $(VENV) build dataset_handlers/build *.egg-info dataset_handlers/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Turns raw segmentation data into TFRecord datasets, reproducibly."""
