@@ -1,0 +1,172 @@
+"""The three commands a server, a laptop or a cluster worker makes datasets with.
+
+``python -I -m dataset_handlers COMMAND REQUEST.json`` reads one JSON object and writes JSON lines to standard output;
+everything a handler prints goes to standard error. Requests, all with ``handler_api: 1`` and ``dataset``::
+
+    describe  {config?}                                    -> described
+    plan      {config, raw_root, work_dir}                 -> planned
+    build     {config, raw_root, work_dir, shards?, workers?, die_with_parent?}
+                                                           -> progress*, shard*, finished?
+
+``build`` makes the shards with the given numbers (all by default); what is sealed already is announced, not made
+again. When every shard of the plan is sealed it writes the metadata and says ``finished``. Events::
+
+    {"event": "described", "handler_api", "options", "schema", "effective_config"?}
+    {"event": "planned", "samples", "shards", "rejected"}
+    {"event": "progress", "done", "total"}                 samples
+    {"event": "shard", "number", "file", "split", "examples", "bytes", "sha256"}
+    {"event": "finished", "files": [...], "quarantined"}
+    {"event": "error", "code", "message", "faults"?}       the last line of a run that failed; exit status 1
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .config import check_config
+from .contract import HANDLER_API, DatasetHandler
+from .errors import RawDataError, RequestError, TooManyBadSamplesError
+from .external import build_external, check_options, effective, plan_external
+from .metadata import write_metadata
+from .plan import Plan
+from .pool import die_with_parent, make_shards
+from .registry import load_handler
+from .sample_handler import SampleHandler
+from .shards import SealedShard, WorkFolder
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def check_request(request: Any) -> dict[str, Any]:
+    """The request, if it is one of this version; raises `RequestError`."""
+    if not isinstance(request, dict) or not isinstance(request.get("dataset"), str):
+        raise RequestError("a request is a JSON object that names its dataset")
+    if request.get("handler_api") != HANDLER_API:
+        raise RequestError(
+            f"this package speaks handler_api {HANDLER_API}, the request {request.get('handler_api')!r}; "
+            "use versions of server and handler that agree"
+        )
+    return request
+
+
+def effective_config(handler: type[DatasetHandler], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a config; raises `ConfigRefusedError` with all its faults."""
+    if issubclass(handler, SampleHandler):
+        return check_config(handler.Config, dict(config)).effective()
+    return effective(handler, config)
+
+
+def describe(request: Mapping[str, Any], emit: Emit) -> None:
+    """Say which options a handler has, and what a config means to it."""
+    handler = load_handler(request["dataset"])
+    event: dict[str, Any] = {"event": "described", "handler_api": HANDLER_API, "options": handler.config_options()}
+    event["doc"] = (handler.__doc__ or "").strip()
+    if issubclass(handler, SampleHandler):
+        event["schema"] = handler.Config.model_json_schema()
+    if "config" in request:
+        event["effective_config"] = effective_config(handler, request["config"])
+    emit(event)
+
+
+def plan(request: Mapping[str, Any], emit: Emit) -> None:
+    """Decide what goes where; nothing of the dataset itself is written."""
+    handler, work = _open(request)
+    work.create()
+    if isinstance(handler, SampleHandler):
+        made = handler.plan(request["dataset"], work)
+        _refuse_too_many(handler.options.max_quarantined_share, len(made.rejected), made, made.rejected[:1])
+    else:
+        made = plan_external(request["dataset"], type(handler), request["config"], work)
+    emit(
+        {
+            "event": "planned",
+            "samples": made.samples,
+            "shards": len(made.shards),
+            "rejected": len(made.rejected),
+        }
+    )
+
+
+def build(request: Mapping[str, Any], emit: Emit) -> None:
+    """Make shards of a plan, and the metadata once all are sealed."""
+    if parent := request.get("die_with_parent"):
+        die_with_parent(int(parent))
+    handler, work = _open(request)
+    work.remove_partial()
+    made = Plan.load(work.plan)
+    if isinstance(handler, SampleHandler):
+        sealed = _build_shards(request, handler, work, made, emit)
+        if len(sealed) < len(made.shards):
+            return
+    else:
+        made, sealed = build_external(made, handler, work)
+        for record in sealed:
+            emit({"event": "shard", **record.announcement()})
+    files = write_metadata(work, made, sealed)
+    quarantined = len(made.rejected) + sum(len(record.quarantine) for record in sealed)
+    emit({"event": "finished", "files": files, "quarantined": quarantined})
+
+
+def _build_shards(
+    request: Mapping[str, Any], handler: SampleHandler, work: WorkFolder, made: Plan, emit: Emit
+) -> list[SealedShard]:
+    """Make what is asked for; return all that is sealed of the plan so far, in order."""
+    sealed: dict[int, SealedShard] = {}
+    for shard in made.shards:
+        if record := work.read_sealed(shard):
+            sealed[shard.number] = record
+    asked = request.get("shards")
+    numbers = {shard.number for shard in made.shards} if asked is None else set(asked)
+    if unknown := numbers - {shard.number for shard in made.shards}:
+        raise RequestError(f"the plan has no shards {sorted(unknown)}")
+    missing = [shard for shard in made.shards if shard.number in numbers and shard.number not in sealed]
+    resumed = {number: made.shards[number].samples for number in sealed}
+    done, bad = sum(resumed.values()), sum(len(record.quarantine) for record in sealed.values())
+    for number in sorted(numbers & sealed.keys()):
+        emit({"event": "shard", **sealed[number].announcement()})
+
+    def progress(samples: int, unusable: int) -> None:
+        nonlocal done, bad
+        done, bad = done + samples, bad + unusable
+        if samples:
+            emit({"event": "progress", "done": done, "total": made.samples})
+
+    progress(0, 0)
+    emit({"event": "progress", "done": done, "total": made.samples})
+    workers = int(request.get("workers") or os.cpu_count() or 1)
+    for record in make_shards(handler, work, missing, workers, progress):
+        sealed[record.number] = record
+        emit({"event": "shard", **record.announcement()})
+        reasons = [item for one in sealed.values() for item in one.quarantine]
+        _refuse_too_many(handler.options.max_quarantined_share, len(made.rejected) + bad, made, reasons)
+    return [sealed[number] for number in sorted(sealed)]
+
+
+def _refuse_too_many(allowed: float, bad: int, made: Plan, examples: Any) -> None:
+    total = made.samples + len(made.rejected)
+    if bad > allowed * total:
+        first = next(iter(examples), None)
+        reason = (first.reason if hasattr(first, "reason") else first[1]) if first else "see the log"
+        raise TooManyBadSamplesError(
+            f"{bad} of {total} samples cannot be used, more than max_quarantined_share = {allowed:g} allows; "
+            f"the first: {reason}"
+        )
+
+
+def _open(request: Mapping[str, Any]) -> tuple[DatasetHandler, WorkFolder]:
+    raw_root, work = Path(request["raw_root"]), WorkFolder(Path(request["work_dir"]))
+    handler_class = load_handler(request["dataset"])
+    config = dict(request["config"])
+    if not issubclass(handler_class, SampleHandler):
+        config = check_options(handler_class, config)
+    handler = handler_class(config, str(raw_root))
+    if not handler.raw_data_path().is_dir():
+        raise RawDataError(
+            f"the raw folder '{handler.raw_data_path().name}' is not there; put the raw data under the raw root"
+        )
+    return handler, work
+
+
+COMMANDS = {"describe": describe, "plan": plan, "build": build}

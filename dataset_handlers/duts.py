@@ -1,0 +1,92 @@
+"""DUTS photos with their saliency masks (Wang et al., "Learning to Detect Salient Objects", CVPR 2017).
+
+Raw folder, as the publisher ships it (either half may be missing)::
+
+    DUTS-TR/DUTS-TR-Image/*.jpg   DUTS-TR/DUTS-TR-Mask/*.png     split train
+    DUTS-TE/DUTS-TE-Image/*.jpg   DUTS-TE/DUTS-TE-Mask/*.png     split test
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from .config import FolderName, PhotoConfig
+from .errors import RawDataError
+from .images import decode_mask, decode_photo
+from .plan import Rejected, Sample
+from .segmentation import Array, SegmentationHandler
+
+_PARTS = {"DUTS-TR": "train", "DUTS-TE": "test"}
+_PHOTOS = {".jpg", ".jpeg", ".png"}
+
+#: Most masks have grey edges; from this level on a pixel belongs to the subject.
+THRESHOLD = 128
+
+
+class DutsConfig(PhotoConfig):
+    """Options of the `duts` handler."""
+
+    raw_folder: FolderName = Field("duts", description="Folder below the raw root, in DUTS' layout.")
+
+
+class DutsHandler(SegmentationHandler):
+    """Photo and saliency mask, in the publisher's train and test splits."""
+
+    Config: ClassVar[type[DutsConfig]] = DutsConfig
+    options: DutsConfig
+
+    def raw_data_path(self) -> Path:
+        """The DUTS folder."""
+        return Path(self.base_data_path) / self.options.raw_folder
+
+    def samples(self) -> Iterator[Sample | Rejected]:
+        """Every photo that has a mask."""
+        yield from duts_samples(self.raw_data_path())
+
+    def load(self, sample: Sample, _variation: int, _random: np.random.Generator) -> tuple[Array, Array]:
+        """The photo and its mask, thresholded."""
+        return load_duts(self, self.raw_data_path(), sample.data)
+
+
+def duts_samples(root: Path) -> Iterator[Sample | Rejected]:
+    """Samples ``<part>/<photo's stem>``; photos without mask and masks without photo are rejected.
+
+    Raises `RawDataError` where neither half is there.
+    """
+    parts = [part for part in _PARTS if (root / part).is_dir()]
+    if not parts:
+        raise RawDataError(
+            f"there is neither DUTS-TR nor DUTS-TE in the raw folder '{root.name}'; "
+            "put DUTS there as its publisher ships it, or choose another raw_folder"
+        )
+    for part in parts:
+        photos = _by_stem(root / part / f"{part}-Image", _PHOTOS)
+        masks = _by_stem(root / part / f"{part}-Mask", {".png"})
+        for stem, photo in photos.items():
+            if mask := masks.get(stem):
+                yield Sample(
+                    f"{part}/{stem}",
+                    {"photo": f"{part}/{part}-Image/{photo}", "mask": f"{part}/{part}-Mask/{mask}"},
+                    _PARTS[part],
+                )
+            else:
+                yield Rejected(f"{part}/{stem}", f"{photo} has no mask {stem}.png")
+        for stem in masks.keys() - photos.keys():
+            yield Rejected(f"{part}/{stem}", f"{masks[stem]} has no photo")
+
+
+def _by_stem(folder: Path, endings: set[str]) -> dict[str, str]:
+    if not folder.is_dir():
+        return {}
+    return {path.stem: path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in endings}
+
+
+def load_duts(handler: SegmentationHandler, root: Path, data: dict[str, Any]) -> tuple[Array, Array]:
+    """The photo of a sample and its mask as 0 and 255."""
+    photo = decode_photo(handler.read_raw(root / data["photo"]), Path(data["photo"]).name)
+    grey = decode_mask(handler.read_raw(root / data["mask"]), Path(data["mask"]).name)
+    return photo, np.asarray(cv2.compare(grey, THRESHOLD, cv2.CMP_GE), np.uint8)

@@ -1,0 +1,20 @@
+"""What a handler runs in, as far as it may decide the bytes of a dataset."""
+
+import platform
+import sys
+from importlib.metadata import distributions
+from typing import Any
+
+
+def describe_environment() -> dict[str, Any]:
+    """Python's minor version, the machine's architecture, and every installed distribution by version.
+
+    The instruction-set level is not listed: with the libraries of this version the bytes do not depend on it, which
+    a test holds them to.
+    """
+    packages = {item.metadata["Name"].lower().replace("_", "-"): item.version for item in distributions()}
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "machine": platform.machine(),
+        "packages": dict(sorted(packages.items())),
+    }

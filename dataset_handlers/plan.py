@@ -1,0 +1,190 @@
+"""The plan of a dataset: which samples, in which split and shard, in which order. Written before the first shard.
+
+A plan is a folder, so that a worker reads only what it makes::
+
+    plan.json          header: dataset, config, features, shards, what was left out, environment
+    shard-00003.json   the samples of shard 3: [[key, data], …]
+
+Order and cut are fixed by the config alone: samples are sorted by a hash of (seed, key), which shuffles them, then cut
+into shards of equal size.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import EmptySelectionError, RequestError
+from .files import read_json, write_json
+from .rng import rank
+
+PLAN_FORMAT = 1
+
+#: A split is cut into at least this many shards, if that leaves each this many examples, so that small datasets
+#: are built by several workers too.
+_MIN_SHARDS = 8
+_MIN_EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A source sample: a stable ``key``, the publisher's ``split``, and what a worker needs (JSON) as ``data``."""
+
+    key: str
+    data: dict[str, Any] = field(default_factory=dict)
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A source sample that cannot be used, found while planning; listed in the manifest's quarantine."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One shard to make: its ``number`` in the dataset, its ``file`` and how many samples go into it."""
+
+    number: int
+    file: str
+    split: str
+    samples: int
+    sha256: str  # of its samples file: a sealed shard is reused only for the very same samples
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The header of a plan; see the module for its files."""
+
+    dataset: str
+    config: dict[str, Any]
+    features: dict[str, Any]
+    shards: tuple[PlannedShard, ...]
+    rejected: tuple[Rejected, ...]
+    raw_files: tuple[tuple[str, str], ...]  # (path below the raw root, sha256) of what planning itself read
+    environment: dict[str, Any]
+
+    @property
+    def samples(self) -> int:
+        """Samples over all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits, in the order of their shards."""
+        return list(dict.fromkeys(shard.split for shard in self.shards))
+
+    def save(self, folder: Path) -> None:
+        """Write the header; the samples files are there already."""
+        write_json(folder / "plan.json", {"format": PLAN_FORMAT, **asdict(self)})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Plan":
+        """Read a header back; raises `RequestError` if there is none of this format."""
+        try:
+            stored = read_json(folder / "plan.json")
+        except (OSError, ValueError) as error:
+            raise RequestError(f"there is no plan in {folder}: {error}") from error
+        if stored.pop("format", None) != PLAN_FORMAT:
+            raise RequestError(f"the plan in {folder} is of another format; remove the folder and plan again")
+        stored["shards"] = tuple(PlannedShard(**shard) for shard in stored["shards"])
+        stored["rejected"] = tuple(Rejected(**rejected) for rejected in stored["rejected"])
+        stored["raw_files"] = tuple((path, sha256) for path, sha256 in stored["raw_files"])
+        return cls(**stored)
+
+
+def samples_file(folder: Path, number: int) -> Path:
+    """Where a plan keeps the samples of a shard."""
+    return folder / f"shard-{number:05}.json"
+
+
+def load_samples(folder: Path, shard: PlannedShard) -> list[Sample]:
+    """The samples of a shard, in order; raises `RequestError` if they are not those of the header."""
+    path = samples_file(folder, shard.number)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise RequestError(f"{path} does not belong to its plan; remove the folder and plan again")
+    return [Sample(key, data, shard.split) for key, data in read_json(path)]
+
+
+def select(found: Iterable[Sample | Rejected], seed: int, limit: int | None) -> tuple[list[Sample], list[Rejected]]:
+    """Separate samples from rejected ones, refuse doubled keys, shuffle by hash, keep ``limit``."""
+    samples: dict[str, Sample] = {}
+    rejected: list[Rejected] = []
+    for item in found:
+        if isinstance(item, Rejected):
+            rejected.append(item)
+        elif item.key in samples:
+            rejected.append(Rejected(item.key, "another sample has the same key"))
+        else:
+            samples[item.key] = item
+    ordered = sorted(samples.values(), key=lambda sample: rank(seed, sample.key, "order"))
+    return ordered[:limit], sorted(rejected, key=lambda item: item.key)
+
+
+def assign_splits(
+    samples: list[Sample], fractions: Mapping[str, float] | None, seed: int
+) -> dict[str, list[Sample]]:
+    """Samples by split, in order: the publisher's splits, or ``fractions`` of all samples drawn by ``seed``.
+
+    Sizes are the fractions rounded so that they sum up. Raises `EmptySelectionError` for a split without a sample.
+    """
+    if not samples:
+        raise EmptySelectionError("the config selects no sample; widen the selection or check the raw folder")
+    by_split: dict[str, list[Sample]] = {}
+    if fractions is None:
+        for sample in samples:
+            by_split.setdefault(sample.split, []).append(sample)
+        return dict(sorted(by_split.items(), key=lambda item: _conventional_order(item[0])))
+    drawn = sorted(samples, key=lambda sample: rank(seed, sample.key, "split"))
+    start, filled = 0, 0.0
+    chosen: dict[str, str] = {}
+    for name, fraction in sorted(fractions.items(), key=lambda item: _conventional_order(item[0])):
+        filled += fraction
+        end = round(filled * len(drawn))
+        if end <= start:
+            raise EmptySelectionError(
+                f"split '{name}' gets none of {len(samples)} samples at a fraction of {fraction:g}; "
+                "raise the fraction or the limit"
+            )
+        chosen.update((sample.key, name) for sample in drawn[start:end])
+        by_split[name] = []
+        start = end
+    for sample in samples:
+        by_split[chosen[sample.key]].append(sample)
+    return by_split
+
+
+def _conventional_order(split: str) -> tuple[int, str]:
+    known = {"train": 0, "validation": 1, "test": 2}
+    return known.get(split, 3), split
+
+
+def count_shards(samples: int, variations: int, examples_per_shard: int) -> int:
+    """How many shards a split is cut into: enough for ``examples_per_shard``, more where that helps workers."""
+    examples = samples * variations
+    needed = math.ceil(examples / examples_per_shard)
+    helpful = min(_MIN_SHARDS, examples // _MIN_EXAMPLES)
+    return min(samples, max(1, needed, helpful))
+
+
+def write_samples(
+    folder: Path, dataset: str, by_split: Mapping[str, list[Sample]], variations: int, examples_per_shard: int
+) -> list[PlannedShard]:
+    """Cut each split into shards of equal size and write their samples files."""
+    planned: list[PlannedShard] = []
+    for split, samples in by_split.items():
+        count = count_shards(len(samples), variations, examples_per_shard)
+        for index in range(count):
+            part = samples[len(samples) * index // count : len(samples) * (index + 1) // count]
+            number = len(planned)
+            path = samples_file(folder, number)
+            write_json(path, [[sample.key, sample.data] for sample in part])
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            file = f"{dataset}-{split}.tfrecord-{index:05}-of-{count:05}"
+            planned.append(PlannedShard(number, file, split, len(part), sha256))
+    return planned
