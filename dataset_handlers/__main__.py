@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
             out.flush()
 
         try:
-            from .commands import COMMANDS, check_request  # noqa: PLC0415 - a fault in there is reported too
+            from .commands import COMMANDS, check_request
 
             COMMANDS[options.command](check_request(_request(options)), emit)
         except HandlerError as error:

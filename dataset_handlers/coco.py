@@ -34,7 +34,9 @@ class CocoConfig(PhotoConfig):
 
     raw_folder: FolderName = Field("coco", description="Folder below the raw root, in COCO's layout.")
     categories: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        ("person",), min_length=1, description="COCO category names; the mask is the union of their instances."
+        ("person",),
+        min_length=1,
+        description="COCO category names; the mask is the union of their instances.",
     )
     include_crowds: bool = Field(
         True, description="Whether crowd regions (iscrowd) of the categories belong to the mask."

@@ -1,10 +1,11 @@
 """The three commands a server, a laptop or a cluster worker makes datasets with.
 
 ``python -I -m dataset_handlers COMMAND REQUEST.json`` reads one JSON object and writes JSON lines to standard output;
-everything a handler prints goes to standard error. Requests, all with ``handler_api: 1`` and ``dataset``::
+everything a handler prints goes to standard error. Requests, all with ``handler_api: 1``, ``dataset``
+(the name in shard files) and, where the entry point is called otherwise, ``handler``::
 
     describe  {config?}                                    -> described
-    plan      {config, raw_root, work_dir}                 -> planned
+    plan      {config, raw_root, work_dir, die_with_parent?}  -> planned
     build     {config, raw_root, work_dir, shards?, workers?, die_with_parent?}
                                                            -> progress*, shard*, finished?
 
@@ -21,7 +22,6 @@ again. When every shard of the plan is sealed it writes the metadata and says ``
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,12 @@ def effective_config(handler: type[DatasetHandler], config: Mapping[str, Any]) -
 
 def describe(request: Mapping[str, Any], emit: Emit) -> None:
     """Say which options a handler has, and what a config means to it."""
-    handler = load_handler(request["dataset"])
-    event: dict[str, Any] = {"event": "described", "handler_api": HANDLER_API, "options": handler.config_options()}
+    handler = load_handler(request.get("handler", request["dataset"]))
+    event: dict[str, Any] = {
+        "event": "described",
+        "handler_api": HANDLER_API,
+        "options": handler.config_options(),
+    }
     event["doc"] = (handler.__doc__ or "").strip()
     if issubclass(handler, SampleHandler):
         event["schema"] = handler.Config.model_json_schema()
@@ -91,8 +95,6 @@ def plan(request: Mapping[str, Any], emit: Emit) -> None:
 
 def build(request: Mapping[str, Any], emit: Emit) -> None:
     """Make shards of a plan, and the metadata once all are sealed."""
-    if parent := request.get("die_with_parent"):
-        die_with_parent(int(parent))
     handler, work = _open(request)
     work.remove_partial()
     made = Plan.load(work.plan)
@@ -156,8 +158,10 @@ def _refuse_too_many(allowed: float, bad: int, made: Plan, examples: Any) -> Non
 
 
 def _open(request: Mapping[str, Any]) -> tuple[DatasetHandler, WorkFolder]:
+    if parent := request.get("die_with_parent"):
+        die_with_parent(int(parent))
     raw_root, work = Path(request["raw_root"]), WorkFolder(Path(request["work_dir"]))
-    handler_class = load_handler(request["dataset"])
+    handler_class = load_handler(request.get("handler", request["dataset"]))
     config = dict(request["config"])
     if not issubclass(handler_class, SampleHandler):
         config = check_options(handler_class, config)

@@ -38,10 +38,14 @@ class CompositeConfig(PhotoConfig):
     )
     backgrounds_folder: FolderName = Field("backgrounds", description="Raw folder of the background photos.")
     subject_scale: tuple[Share, Share] = Field(
-        (0.5, 0.9), description="Range of the subject's longer extent as a share of the canvas, drawn uniformly."
+        (0.5, 0.9),
+        description="Range of the subject's longer extent as a share of the canvas, drawn uniformly.",
     )
     feather: float = Field(
-        1.0, ge=0, le=50, description="Softness of the subject's edge in pixels (sigma), inside the mask; 0 is hard."
+        1.0,
+        ge=0,
+        le=50,
+        description="Softness of the subject's edge in pixels (sigma), inside the mask; 0 is hard.",
     )
 
     @model_validator(mode="after")
@@ -117,9 +121,7 @@ def cover(size: tuple[int, ...], canvas: tuple[int, int]) -> Geometry:
     return Geometry(shift @ scaling(scale, scale), canvas)
 
 
-def place(
-    mask: Array, canvas: tuple[int, int], scales: tuple[float, float], random: np.random.Generator
-) -> Geometry:
+def place(mask: Array, canvas: tuple[int, int], scales: tuple[float, float], random: np.random.Generator) -> Geometry:
     """Scale the subject of ``mask`` and put it anywhere it lies wholly on ``canvas``.
 
     Its longer extent, relative to the canvas' height or width, is drawn from ``scales``. Raises `BadSampleError` for

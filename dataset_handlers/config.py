@@ -22,8 +22,6 @@ SplitName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Attribute = Literal["image", "mask", "source_id"]
 
-READER_ONLY = {"reader_only": True}
-
 
 class HandlerConfig(BaseModel):
     """Base of handler configs. Strict: ``"1"`` is no number and ``true`` is no 1. Unknown options are refused."""
@@ -33,9 +31,7 @@ class HandlerConfig(BaseModel):
     seed: int = Field(
         0, ge=0, le=2**53 - 1, description="Decides every random choice: selection, splits, augmentation."
     )
-    limit: int | None = Field(
-        None, ge=1, description="Use at most this many samples, drawn by `seed`; null uses all."
-    )
+    limit: int | None = Field(None, ge=1, description="Use at most this many samples, drawn by `seed`; null uses all.")
     splits: dict[SplitName, Annotated[float, Field(gt=0, le=1)]] | None = Field(
         None,
         description="Fractions by split name, summing to 1, e.g. {'train': 0.9, 'validation': 0.1}; "
@@ -49,7 +45,10 @@ class HandlerConfig(BaseModel):
         0.1, description="The build fails when a larger share of samples than this is unusable."
     )
     batch_size: int = Field(
-        32, ge=1, description="For the reader alone; changes no byte of the dataset.", json_schema_extra=READER_ONLY
+        32,
+        ge=1,
+        description="For the reader alone; changes no byte of the dataset.",
+        json_schema_extra={"reader_only": True},
     )
 
     #: Options that readers use and builds ignore; they are no part of the effective config.
@@ -95,7 +94,8 @@ class PhotoConfig(HandlerConfig):
         (0.0, 0.0), description="Range in degrees, counter-clockwise, drawn uniformly; within -180 and 180."
     )
     exposure: tuple[float, float] = Field(
-        (0.0, 0.0), description="Range in photographic stops (1 doubles the light), drawn uniformly; within -5 and 5."
+        (0.0, 0.0),
+        description="Range in photographic stops (1 doubles the light), drawn uniformly; within -5 and 5.",
     )
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of the photos.")
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 from pydantic import Field
 
@@ -89,4 +88,4 @@ def load_duts(handler: SegmentationHandler, root: Path, data: dict[str, Any]) ->
     """The photo of a sample and its mask as 0 and 255."""
     photo = decode_photo(handler.read_raw(root / data["photo"]), Path(data["photo"]).name)
     grey = decode_mask(handler.read_raw(root / data["mask"]), Path(data["mask"]).name)
-    return photo, np.asarray(cv2.compare(grey, THRESHOLD, cv2.CMP_GE), np.uint8)
+    return photo, np.where(grey >= THRESHOLD, 255, 0).astype(np.uint8)

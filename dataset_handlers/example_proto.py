@@ -47,9 +47,7 @@ def _feature(values: Values) -> bytes:
 
 def encode_example(features: Mapping[str, Values]) -> bytes:
     """Serialise lists of bytes, floats (stored as float32) or integers (int64) by name. An empty list has no kind."""
-    entries = (
-        _field(1, _field(1, name.encode()) + _field(2, _feature(features[name]))) for name in sorted(features)
-    )
+    entries = (_field(1, _field(1, name.encode()) + _field(2, _feature(features[name]))) for name in sorted(features))
     return _field(1, b"".join(entries))
 
 

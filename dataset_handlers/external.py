@@ -97,7 +97,7 @@ def build_external(plan: Plan, handler: DatasetHandler, work: WorkFolder) -> tup
     for file in files:
         by_split.setdefault(split_of_file(file.name), []).append(file)
     features: dict[str, Feature] = {}
-    sealed = []
+    sealed: list[SealedShard] = []
     for split, paths in by_split.items():
         for index, path in enumerate(paths):
             name = f"{plan.dataset}-{split}.tfrecord-{index:05}-of-{len(paths):05}"

@@ -50,9 +50,7 @@ class ImageFeature:
             size is None or size == got for size, got in zip(self.shape, actual, strict=True)
         )
         if picture.dtype != np.uint8 or not fits:
-            raise HandlerError(
-                f"a picture of shape {actual} {picture.dtype} where {self.shape} uint8 was declared"
-            )
+            raise HandlerError(f"a picture of shape {actual} {picture.dtype} where {self.shape} uint8 was declared")
         return [encode_jpeg(picture, self.quality) if self.encoding == "jpeg" else encode_png(picture)]
 
     def to_tfds(self) -> dict[str, Any]:

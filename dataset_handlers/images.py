@@ -72,7 +72,7 @@ def encode_png(picture: Array) -> bytes:
         picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
         flags = []
     else:
-        two_levels = cv2.countNonZero(picture) == cv2.countNonZero(cv2.compare(picture, 255, cv2.CMP_EQ))
+        two_levels = cv2.countNonZero(picture) == int(np.count_nonzero(picture == 255))
         flags = [cv2.IMWRITE_PNG_BILEVEL, 1] if two_levels else []
     _, encoded = cv2.imencode(".png", picture, flags)
     return encoded.tobytes()

@@ -80,9 +80,7 @@ def _manifest(plan: Plan, sealed: Sequence[SealedShard]) -> dict[str, Any]:
             split: {"examples": sum(shard.examples for shard in shards), "shards": len(shards)}
             for split, shards in splits.items()
         },
-        "shards": [
-            {key: value for key, value in shard.announcement().items() if key != "number"} for shard in sealed
-        ],
+        "shards": [{key: value for key, value in shard.announcement().items() if key != "number"} for shard in sealed],
         "statistics": {split: _statistics(shards) for split, shards in splits.items()},
         "quarantine": quarantine,
         "environment": plan.environment,

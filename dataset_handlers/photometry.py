@@ -14,7 +14,8 @@ def exposure_table(stops: float) -> npt.NDArray[np.uint8]:
     linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
     lit = np.clip(linear * 2.0**stops, 0, 1)
     encoded = np.where(lit <= 0.0031308, lit * 12.92, 1.055 * lit ** (1 / 2.4) - 0.055)
-    return np.rint(encoded * 255).astype(np.uint8)
+    levels: npt.NDArray[np.uint8] = np.rint(encoded * 255).astype(np.uint8)
+    return levels
 
 
 def expose(photo: npt.NDArray[np.uint8], stops: float) -> npt.NDArray[np.uint8]:

@@ -126,9 +126,7 @@ def select(found: Iterable[Sample | Rejected], seed: int, limit: int | None) -> 
     return ordered[:limit], sorted(rejected, key=lambda item: item.key)
 
 
-def assign_splits(
-    samples: list[Sample], fractions: Mapping[str, float] | None, seed: int
-) -> dict[str, list[Sample]]:
+def assign_splits(samples: list[Sample], fractions: Mapping[str, float] | None, seed: int) -> dict[str, list[Sample]]:
     """Samples by split, in order: the publisher's splits, or ``fractions`` of all samples drawn by ``seed``.
 
     Sizes are the fractions rounded so that they sum up. Raises `EmptySelectionError` for a split without a sample.

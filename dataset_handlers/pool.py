@@ -37,7 +37,7 @@ def _work(handler: SampleHandler, work: WorkFolder, channel: Connection, parent:
     """A worker: receives planned shards, sends ``(kind, value)``, ends at None."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides
-    import cv2  # noqa: PLC0415 - only workers need it set
+    import cv2
 
     cv2.setNumThreads(0)  # the pool is the parallelism
     done, bad, reported = 0, 0, time.monotonic()
@@ -79,7 +79,7 @@ def make_shards(
     have ended when this returns, raises or is closed.
     """
     waiting = list(reversed(shards))
-    context = mp.get_context("fork" if sys.platform == "linux" else "spawn")
+    context: Any = mp.get_context("fork" if sys.platform == "linux" else "spawn")
     busy: dict[Connection, PlannedShard] = {}
     processes: dict[Connection, Any] = {}
     with contextlib.ExitStack() as stack:

@@ -82,9 +82,7 @@ class SampleHandler(DatasetHandler):
         self._take_read_files()
         samples, rejected = select(self.samples(), options.seed, options.limit)
         by_split = assign_splits(samples, options.splits, options.seed)
-        shards = write_samples(
-            work.plan, dataset, by_split, options.variations_per_sample, options.examples_per_shard
-        )
+        shards = write_samples(work.plan, dataset, by_split, options.variations_per_sample, options.examples_per_shard)
         plan = Plan(
             dataset=dataset,
             config=options.effective(),
@@ -128,13 +126,11 @@ class SampleHandler(DatasetHandler):
         work = WorkFolder(Path.cwd())
         work.create()
         plan = self.plan(type(self).__name__.removesuffix("Handler").lower(), work)
-        return [
-            str(work.dataset / self.make_shard(work, shard, lambda _usable: None).file) for shard in plan.shards
-        ]
+        return [str(work.dataset / self.make_shard(work, shard, lambda _usable: None).file) for shard in plan.shards]
 
     def tf_records_mapper(self, files: list[str]) -> "tf.data.Dataset":
         """Open shards of this handler as a ``tf.data.Dataset`` of decoded examples (needs TensorFlow)."""
-        from .tf_mapper import decode_records  # noqa: PLC0415 - importing TensorFlow takes seconds
+        from .tf_mapper import decode_records
 
         return decode_records(files, features_json(self.features()))
 

@@ -34,7 +34,8 @@ class SegmentationHandler(SampleHandler):
     def load(self, sample: Sample, variation: int, random: np.random.Generator) -> tuple[Array, Array]:
         """The photo (H, W, 3) and its mask (H, W) of 0 and 255, of one size, before any augmentation.
 
-        ``variation`` and ``random`` matter only where `load_is_random`. Raises `BadSampleError` for a sample that cannot be used.
+        ``variation`` and ``random`` matter only where `load_is_random`. Raises `BadSampleError` for a sample that
+        cannot be used.
         """
 
     #: Whether `load` differs by variation; if not, all variations share one load.

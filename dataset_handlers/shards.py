@@ -108,9 +108,7 @@ class ShardWriter:
         self._lineage: list[Lineage] = []
         self._quarantine: list[tuple[str, str]] = []
 
-    def add(
-        self, key: str, records: list[bytes], counters: Counter[str], raw_files: list[tuple[str, str]]
-    ) -> None:
+    def add(self, key: str, records: list[bytes], counters: Counter[str], raw_files: list[tuple[str, str]]) -> None:
         """Append the serialised examples of one sample."""
         for record in records:
             framed = frame(record)

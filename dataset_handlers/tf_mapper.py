@@ -11,9 +11,10 @@ def decode_records(files: list[str], features: dict[str, Any]) -> "tf.data.Datas
     spec = {name: _parse_spec(field) for name, field in fields.items()}
 
     def decode(record: Any) -> dict[str, Any]:
-        example = tf.io.parse_single_example(record, spec)
+        example: dict[str, Any] = tf.io.parse_single_example(record, spec)
         for name, field in fields.items():
-            if image := field.get("image"):
+            image = field.get("image")
+            if image:
                 shape = [None if size == "-1" else int(size) for size in image["shape"]["dimensions"]]
                 example[name] = tf.io.decode_image(example[name], channels=shape[2], expand_animations=False)
                 example[name] = tf.ensure_shape(example[name], shape)

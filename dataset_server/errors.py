@@ -1,0 +1,161 @@
+"""What the server answers when it cannot do what was asked. Each class is one stable wire code.
+
+::
+
+    ServerFault (code, HTTP status)
+    ├── MalformedRequestError   malformed_request     400
+    ├── ConfigMd5MismatchError  config_md5_mismatch   400
+    ├── UnauthorizedError       unauthorized          401
+    ├── ForbiddenError          forbidden             403
+    ├── UnknownDatasetError     dataset_unknown       404
+    ├── UnknownVersionError     version_unknown       404
+    ├── NotFoundError           not_found             404
+    ├── MethodNotAllowedError   method_not_allowed    405
+    ├── NotReadyError           not_ready             409
+    ├── RequestTooLargeError    request_too_large     413
+    ├── ConfigRefusedError      config_refused        422
+    ├── UnavailableError        unavailable           503
+    ├── EnvironmentFailedError  environment_failed    502
+    └── HandlerFaultError       (code of the handler) 502
+
+Beyond the handler's own codes (`dataset_handlers.errors`), `HandlerFaultError` knows: ``handler_exited``,
+``handler_protocol``, ``handler_api_mismatch``, ``handler_timeout``. Anything unforeseen is ``internal_error``, 500.
+"""
+
+from typing import Any
+
+
+class ServerFault(Exception):  # noqa: N818 - a fault is reported, not only raised
+    """Base of all faults; becomes ``application/problem+json`` (RFC 9457) or a ``failed`` event."""
+
+    code = "internal_error"
+    status = 500
+    title = "The server failed"
+
+    def extra(self) -> dict[str, Any]:
+        """Further members of the problem document or event."""
+        return {}
+
+    def to_event(self) -> dict[str, Any]:
+        """The ``failed`` event's data."""
+        return {"code": self.code, "message": str(self), **self.extra()}
+
+    def to_problem(self) -> dict[str, Any]:
+        """The problem document."""
+        return {
+            "type": f"urn:dataset-server:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": str(self),
+            "code": self.code,
+            **self.extra(),
+        }
+
+
+class MalformedRequestError(ServerFault):
+    """The request is not one of this API."""
+
+    code, status, title = "malformed_request", 400, "The request is malformed"
+
+
+class ConfigMd5MismatchError(ServerFault):
+    """Client and server write the config differently."""
+
+    code, status, title = "config_md5_mismatch", 400, "The config's md5 differs"
+
+
+class UnauthorizedError(ServerFault):
+    """No token, or not one of ours."""
+
+    code, status, title = "unauthorized", 401, "A bearer token is needed"
+
+
+class ForbiddenError(ServerFault):
+    """The request comes from where it may not."""
+
+    code, status, title = "forbidden", 403, "Not allowed"
+
+
+class UnknownDatasetError(ServerFault):
+    """The server's configuration names no such dataset."""
+
+    code, status, title = "dataset_unknown", 404, "No such dataset"
+
+
+class UnknownVersionError(ServerFault):
+    """The dataset's handler has no such version."""
+
+    code, status, title = "version_unknown", 404, "No such handler version"
+
+
+class NotFoundError(ServerFault):
+    """Nothing is there."""
+
+    code, status, title = "not_found", 404, "Not found"
+
+
+class MethodNotAllowedError(ServerFault):
+    """The path exists, for other methods."""
+
+    code, status, title = "method_not_allowed", 405, "Not with this method"
+
+
+class NotReadyError(ServerFault):
+    """It exists, but is not made yet."""
+
+    code, status, title = "not_ready", 409, "Not ready yet"
+
+
+class RequestTooLargeError(ServerFault):
+    """The body is larger than a request may be."""
+
+    code, status, title = "request_too_large", 413, "The request is too large"
+
+
+class ConfigRefusedError(ServerFault):
+    """The handler refuses the config; ``faults`` lists each ``{"path", "reason"}``."""
+
+    code, status, title = "config_refused", 422, "The handler refuses the config"
+
+    def __init__(self, message: str, faults: list[dict[str, str]]) -> None:
+        super().__init__(message)
+        self.faults = faults
+
+    def extra(self) -> dict[str, Any]:
+        """The single faults."""
+        return {"faults": self.faults}
+
+
+class UnavailableError(ServerFault):
+    """The server takes no work at the moment."""
+
+    code, status, title = "unavailable", 503, "Not available now"
+
+
+class EnvironmentFailedError(ServerFault):
+    """The handler version could not be installed; ``log`` holds the installer's last lines."""
+
+    code, status, title = "environment_failed", 502, "The handler could not be installed"
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+    def extra(self) -> dict[str, Any]:
+        """The installer's last lines."""
+        return {"log": self.log}
+
+
+class HandlerFaultError(ServerFault):
+    """The handler failed; ``code`` says how, ``log`` holds its last lines."""
+
+    status, title = 502, "The handler failed"
+
+    def __init__(self, code: str, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.log = log
+
+    def extra(self) -> dict[str, Any]:
+        """The handler's last lines."""
+        return {"log": self.log}

@@ -1,0 +1,482 @@
+"""The database: all SQL is here. Every method is one transaction.
+
+``topics`` holds requests, ``datasets`` what is made of them, ``shards`` what is sealed of a dataset, and ``events``
+what was said on each topic. States change by compare-and-set: a writer that comes too late changes nothing.
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    and_,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from dataset_client.protocol import TERMINAL_KINDS, Event
+
+#: States in which somebody works, or will work, on it.
+ACTIVE = ("resolving", "installing", "queued", "planning", "building", "publishing")
+
+metadata = MetaData()
+
+topics = Table(
+    "topics",
+    metadata,
+    Column("topic_id", String(255), primary_key=True),
+    Column("dataset_name", String(64), nullable=False),
+    Column("handler_version", String(128), nullable=False),
+    Column("config", Text, nullable=False),
+    Column("resolved_version", String(128), nullable=False),
+    Column("dataset_id", String(255), index=True),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("last_number", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("dataset_id", String(255), primary_key=True),
+    Column("dataset_name", String(64), nullable=False, index=True),
+    Column("resolved_version", String(128), nullable=False),
+    Column("config", Text, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+    Column("error", Text),
+    Column("archive_bytes", BigInteger),
+    Column("archive_sha256", String(64)),
+    Column("manifest", Text),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+)
+shards = Table(
+    "shards",
+    metadata,
+    Column("dataset_id", String(255), primary_key=True),
+    Column("file", String(255), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("split", String(64), nullable=False),
+    Column("examples", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("offset", BigInteger),
+)
+events = Table(
+    "events",
+    metadata,
+    Column("topic_id", String(255), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("data", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("events_by_kind", "topic_id", "kind"),
+)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A request as it was sent; ``dataset_id`` is known once the handler has read the config."""
+
+    topic_id: str
+    dataset_name: str
+    handler_version: str
+    config: str
+    resolved_version: str
+    dataset_id: str | None
+    state: str
+    attempt: int
+    last_number: int
+    created_at: float
+
+    @property
+    def is_active(self) -> bool:
+        """Whether its attempt has not ended."""
+        return self.state in ACTIVE
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What equal requests share; ``config`` is the canonical effective config."""
+
+    dataset_id: str
+    dataset_name: str
+    resolved_version: str
+    config: str
+    state: str
+    attempt: int
+    error: str | None
+    archive_bytes: int | None
+    archive_sha256: str | None
+    manifest: str | None
+    created_at: float
+    finished_at: float | None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is being made."""
+        return self.state in ACTIVE
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A sealed shard; ``offset`` is where its bytes start in the archive, once that is published."""
+
+    dataset_id: str
+    file: str
+    number: int
+    split: str
+    examples: int
+    bytes: int
+    sha256: str
+    offset: int | None
+
+
+class Store:
+    """The database behind the server."""
+
+    def __init__(self, url: str) -> None:
+        self._engine: AsyncEngine = create_async_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine.sync_engine, "connect", _tune_sqlite)
+            event.listen(self._engine.sync_engine, "begin", _begin)
+        # Writers queue for SQLite's lock at their start, where waiting is possible; readers never wait.
+        self._writing = self._engine.execution_options(immediate=True)
+
+    async def create(self) -> None:
+        """Make the tables that are not there."""
+        async with self._engine.begin() as db:
+            await db.run_sync(metadata.create_all)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+    async def ping(self) -> None:
+        """Raise if the database does not answer."""
+        async with self._engine.connect() as db:
+            await db.execute(select(1))
+
+    # -- requests
+
+    async def topic(self, topic_id: str) -> Topic | None:
+        """A request, if it was ever made."""
+        async with self._engine.connect() as db:
+            row = (await db.execute(select(topics).where(topics.c.topic_id == topic_id))).one_or_none()
+            return Topic(**row._mapping) if row else None
+
+    async def begin_attempt(
+        self, topic_id: str, dataset_name: str, handler_version: str, config: str, resolved_version: str
+    ) -> Topic:
+        """Open the next attempt of a request, not yet tied to a dataset."""
+        async with self._writing.begin() as db:
+            changed = await db.execute(
+                update(topics)
+                .where(topics.c.topic_id == topic_id)
+                .values(
+                    resolved_version=resolved_version,
+                    dataset_id=None,
+                    state="resolving",
+                    attempt=topics.c.attempt + 1,
+                )
+            )
+            if not changed.rowcount:
+                await db.execute(
+                    insert(topics).values(
+                        topic_id=topic_id,
+                        dataset_name=dataset_name,
+                        handler_version=handler_version,
+                        config=config,
+                        resolved_version=resolved_version,
+                        state="resolving",
+                        attempt=1,
+                        last_number=0,
+                        created_at=time.time(),
+                    )
+                )
+            await _append(db, [topic_id], "state", {"state": "resolving"})
+            row = (await db.execute(select(topics).where(topics.c.topic_id == topic_id))).one()
+            return Topic(**row._mapping)
+
+    async def unattached_topics(self) -> list[Topic]:
+        """Active requests whose dataset is not known yet."""
+        async with self._engine.connect() as db:
+            rows = await db.execute(select(topics).where(topics.c.state.in_(ACTIVE), topics.c.dataset_id.is_(None)))
+            return [Topic(**row._mapping) for row in rows]
+
+    async def attach(self, topic_id: str, dataset_id: str) -> None:
+        """Tie a request to its dataset, and tell it where that stands: the state, and every shard sealed so far."""
+        async with self._writing.begin() as db:
+            dataset = (await db.execute(select(datasets).where(datasets.c.dataset_id == dataset_id))).one()
+            await db.execute(
+                update(topics).where(topics.c.topic_id == topic_id).values(dataset_id=dataset_id, state=dataset.state)
+            )
+            if dataset.state == "ready":
+                await _append(db, [topic_id], "ready", _ready_data(Dataset(**dataset._mapping)))
+                return
+            await _append(db, [topic_id], "state", {"state": dataset.state, "dataset_id": dataset_id})
+            sealed = await db.execute(select(shards).where(shards.c.dataset_id == dataset_id).order_by(shards.c.number))
+            for row in sealed:
+                await _append(db, [topic_id], "shard", shard_data(Shard(**row._mapping)))
+
+    async def say(self, topic_id: str, kind: str, data: dict[str, Any]) -> bool:
+        """Say something on one active topic; a ``state`` or terminal event changes its state too."""
+        async with self._writing.begin() as db:
+            state = data["state"] if kind == "state" else kind if kind in TERMINAL_KINDS else topics.c.state
+            changed = await db.execute(
+                update(topics).where(topics.c.topic_id == topic_id, topics.c.state.in_(ACTIVE)).values(state=state)
+            )
+            if changed.rowcount:
+                await _append(db, [topic_id], kind, data)
+            return bool(changed.rowcount)
+
+    # -- datasets
+
+    async def dataset(self, dataset_id: str) -> Dataset | None:
+        """A dataset, if anybody ever asked for it."""
+        async with self._engine.connect() as db:
+            row = (await db.execute(select(datasets).where(datasets.c.dataset_id == dataset_id))).one_or_none()
+            return Dataset(**row._mapping) if row else None
+
+    async def list_datasets(
+        self, *, name: str | None, state: str | None, limit: int, offset: int
+    ) -> tuple[int, list[Dataset]]:
+        """How many datasets match, and a page of them, newest first."""
+        wanted = true()
+        if name:
+            wanted = and_(wanted, datasets.c.dataset_name == name)
+        if state:
+            wanted = and_(wanted, datasets.c.state == state)
+        async with self._engine.connect() as db:
+            total = (await db.execute(select(func.count()).select_from(datasets).where(wanted))).scalar_one()
+            rows = await db.execute(
+                select(datasets)
+                .where(wanted)
+                .order_by(datasets.c.created_at.desc(), datasets.c.dataset_id)
+                .limit(limit)
+                .offset(offset)
+            )
+            return total, [Dataset(**row._mapping) for row in rows]
+
+    async def active_datasets(self) -> list[Dataset]:
+        """Datasets somebody was making, oldest first."""
+        async with self._engine.connect() as db:
+            rows = await db.execute(
+                select(datasets).where(datasets.c.state.in_(ACTIVE)).order_by(datasets.c.created_at)
+            )
+            return [Dataset(**row._mapping) for row in rows]
+
+    async def start_build(self, dataset_id: str, dataset_name: str, resolved_version: str, config: str) -> bool:
+        """Claim a new build of a dataset that is not being made; False if somebody else was faster."""
+        async with self._writing.begin() as db:
+            row = (await db.execute(select(datasets.c.state).where(datasets.c.dataset_id == dataset_id))).one_or_none()
+            if row is None:
+                await db.execute(
+                    insert(datasets).values(
+                        dataset_id=dataset_id,
+                        dataset_name=dataset_name,
+                        resolved_version=resolved_version,
+                        config=config,
+                        state="queued",
+                        attempt=1,
+                        created_at=time.time(),
+                    )
+                )
+                return True
+            if row.state in ACTIVE:
+                return False
+            await db.execute(
+                update(datasets)
+                .where(datasets.c.dataset_id == dataset_id)
+                .values(
+                    state="queued",
+                    attempt=datasets.c.attempt + 1,
+                    error=None,
+                    archive_bytes=None,
+                    archive_sha256=None,
+                    manifest=None,
+                    finished_at=None,
+                )
+            )
+            await db.execute(delete(shards).where(shards.c.dataset_id == dataset_id))
+            return True
+
+    async def set_state(self, dataset_id: str, attempt: int, state: str) -> list[str]:
+        """Move a build on, and tell its topics; returns them. Nothing happens if this attempt is over."""
+        async with self._writing.begin() as db:
+            if not await _move(db, dataset_id, attempt, {"state": state}):
+                return []
+            told = await _active_topics(db, dataset_id)
+            await db.execute(update(topics).where(topics.c.topic_id.in_(told)).values(state=state))
+            await _append(db, told, "state", {"state": state, "dataset_id": dataset_id})
+            return told
+
+    async def seal_shard(self, shard: Shard) -> list[str]:
+        """Note a sealed shard once, and tell the topics of its dataset; returns them."""
+        async with self._writing.begin() as db:
+            known = select(shards.c.file).where(shards.c.dataset_id == shard.dataset_id, shards.c.file == shard.file)
+            if (await db.execute(known)).one_or_none():
+                return []
+            await db.execute(insert(shards).values(**vars(shard)))
+            told = await _active_topics(db, shard.dataset_id)
+            await _append(db, told, "shard", shard_data(shard))
+            return told
+
+    async def progress(self, dataset_id: str, data: dict[str, Any]) -> list[str]:
+        """Tell the topics of a dataset how far it is; only the latest progress is kept."""
+        async with self._writing.begin() as db:
+            told = await _active_topics(db, dataset_id)
+            await db.execute(delete(events).where(events.c.topic_id.in_(told), events.c.kind == "progress"))
+            await _append(db, told, "progress", data)
+            return told
+
+    async def publish(
+        self, dataset_id: str, attempt: int, *, size: int, sha256: str, manifest: str, offsets: dict[str, int]
+    ) -> list[str]:
+        """Make a dataset ready, and tell its topics; returns them."""
+        async with self._writing.begin() as db:
+            values = {
+                "state": "ready",
+                "archive_bytes": size,
+                "archive_sha256": sha256,
+                "manifest": manifest,
+                "finished_at": time.time(),
+            }
+            if not await _move(db, dataset_id, attempt, values):
+                return []
+            for file, offset in offsets.items():
+                await db.execute(
+                    update(shards).where(shards.c.dataset_id == dataset_id, shards.c.file == file).values(offset=offset)
+                )
+            row = (await db.execute(select(datasets).where(datasets.c.dataset_id == dataset_id))).one()
+            return await _end(db, dataset_id, "ready", _ready_data(Dataset(**row._mapping)))
+
+    async def fail(self, dataset_id: str, attempt: int, error: dict[str, Any]) -> list[str]:
+        """End a build with an error, and tell its topics; returns them."""
+        async with self._writing.begin() as db:
+            values = {"state": "failed", "error": json.dumps(error), "finished_at": time.time()}
+            if not await _move(db, dataset_id, attempt, values):
+                return []
+            return await _end(db, dataset_id, "failed", error)
+
+    async def sealed_shards(self, dataset_id: str) -> list[Shard]:
+        """The sealed shards of a dataset, in order."""
+        async with self._engine.connect() as db:
+            rows = await db.execute(select(shards).where(shards.c.dataset_id == dataset_id).order_by(shards.c.number))
+            return [Shard(**row._mapping) for row in rows]
+
+    # -- events
+
+    async def events_after(self, topic_id: str, number: int, limit: int = 500) -> list[Event]:
+        """The events of a topic that come after ``number``, in order."""
+        async with self._engine.connect() as db:
+            rows = await db.execute(
+                select(events)
+                .where(events.c.topic_id == topic_id, events.c.number > number)
+                .order_by(events.c.number)
+                .limit(limit)
+            )
+            return [Event(topic_id, row.number, row.attempt, row.kind, json.loads(row.data)) for row in rows]
+
+
+def shard_data(shard: Shard) -> dict[str, Any]:
+    """The data of a ``shard`` event."""
+    return {
+        "file": shard.file,
+        "split": shard.split,
+        "examples": shard.examples,
+        "bytes": shard.bytes,
+        "sha256": shard.sha256,
+        "url": f"datasets/{shard.dataset_id}/shards/{shard.file}",
+    }
+
+
+def archive_data(dataset: Dataset) -> dict[str, Any]:
+    """What a client needs to fetch an archive and to trust it."""
+    return {
+        "url": f"datasets/{dataset.dataset_id}/archive",
+        "bytes": dataset.archive_bytes,
+        "sha256": dataset.archive_sha256,
+    }
+
+
+def _ready_data(dataset: Dataset) -> dict[str, Any]:
+    return {"dataset_id": dataset.dataset_id, "archive": archive_data(dataset)}
+
+
+async def _move(db: AsyncConnection, dataset_id: str, attempt: int, values: dict[str, Any]) -> bool:
+    changed = await db.execute(
+        update(datasets)
+        .where(datasets.c.dataset_id == dataset_id, datasets.c.attempt == attempt, datasets.c.state.in_(ACTIVE))
+        .values(**values)
+    )
+    return bool(changed.rowcount)
+
+
+async def _active_topics(db: AsyncConnection, dataset_id: str) -> list[str]:
+    rows = await db.execute(
+        select(topics.c.topic_id).where(topics.c.dataset_id == dataset_id, topics.c.state.in_(ACTIVE))
+    )
+    return list(rows.scalars())
+
+
+async def _end(db: AsyncConnection, dataset_id: str, kind: str, data: dict[str, Any]) -> list[str]:
+    told = await _active_topics(db, dataset_id)
+    await db.execute(update(topics).where(topics.c.topic_id.in_(told)).values(state=kind))
+    await _append(db, told, kind, data)
+    return told
+
+
+async def _append(db: AsyncConnection, topic_ids: Iterable[str], kind: str, data: dict[str, Any]) -> None:
+    """Give each topic its next event; numbers are taken inside the caller's transaction."""
+    text = json.dumps(data, separators=(",", ":"))
+    for topic_id in topic_ids:
+        numbered = await db.execute(
+            update(topics)
+            .where(topics.c.topic_id == topic_id)
+            .values(last_number=topics.c.last_number + 1)
+            .returning(topics.c.last_number, topics.c.attempt)
+        )
+        number, attempt = numbered.one()
+        await db.execute(
+            insert(events).values(
+                topic_id=topic_id,
+                number=number,
+                attempt=attempt,
+                kind=kind,
+                data=text,
+                created_at=time.time(),
+            )
+        )
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's "begin" below opens the transactions
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+
+def _begin(connection: Any) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
