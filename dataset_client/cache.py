@@ -1,0 +1,185 @@
+"""The local cache: unpacked archives, and which of them answers which request.
+
+::
+
+    <cache_dir>/datasets/<dataset id>-<16 hex of the archive's sha256>/      exactly the archive's contents
+    <cache_dir>/datasets/<dataset id>-<16 hex of the archive's sha256>.json  its sidecar: id, sha256, bytes
+    <cache_dir>/topics/<topic id>.json                                       a request, and its revision
+    <cache_dir>/downloads/                                                   see parts.py
+    <cache_dir>/tmp/                                                         see workspace.py
+
+(Ids here are without their ``.zip``.) A directory's name holds the hash of its contents, so a new revision
+of a dataset appears beside the old one, whose readers are not disturbed, and what stands under a name never
+changes. A directory counts from the moment its sidecar exists.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset_client.answers import Archive
+from dataset_client.errors import DatasetClientError, IntegrityError
+from dataset_client.manifest import find_faults, load_manifest
+from dataset_client.request import DatasetRequest
+from dataset_client.workspace import cache_errors, fsync_directory, remove_abandoned, write_atomically
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One archive's contents: the dataset's id, the archive's sha256 in hex and its size in bytes."""
+
+    dataset_id: str
+    sha256: str
+    bytes: int
+
+    @classmethod
+    def of(cls, archive: Archive) -> "Revision":
+        """The revision that ``archive`` holds."""
+        return cls(archive.dataset_id, archive.sha256, archive.bytes)
+
+    @property
+    def stem(self) -> str:
+        """The name of its directory."""
+        return f"{self.dataset_id.removesuffix('.zip')}-{self.sha256[:16]}"
+
+
+@dataclass(frozen=True)
+class CachedDataset:
+    """An unpacked archive that is complete as far as names and sizes tell."""
+
+    revision: Revision
+    path: Path
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The cache in ``root``. Looking makes no directory; `prepare` does, and must precede writing."""
+
+    root: Path
+
+    @property
+    def datasets(self) -> Path:
+        """Where the unpacked archives are."""
+        return self.root / "datasets"
+
+    @property
+    def downloads(self) -> Path:
+        """Where downloads are in progress."""
+        return self.root / "downloads"
+
+    @property
+    def scratch(self) -> Path:
+        """Where temporary files and directories are."""
+        return self.root / "tmp"
+
+    def prepare(self) -> None:
+        """Make the directories and remove what dead runs left; raises `CacheError` if that cannot be done."""
+        for directory in (self.datasets, self.root / "topics", self.downloads, self.scratch):
+            with cache_errors(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+        with cache_errors(self.scratch):
+            remove_abandoned(self.scratch)
+
+    def find(self, revision: Revision) -> CachedDataset | None:
+        """The dataset of exactly this revision, if all its files are there with their sizes."""
+        try:
+            dataset = self._open(self._sidecar(revision))
+        except DatasetClientError:
+            return None  # damaged counts as absent: what is absent is fetched again
+        return dataset if dataset and dataset.revision == revision else None
+
+    def find_for(self, request: DatasetRequest) -> CachedDataset | None:
+        """The dataset that answered this request the last time, if it is complete."""
+        fields = _read_json(self._topic(request.topic_id))
+        revision = _revision(fields)
+        return self.find(revision) if revision else None
+
+    def remember(self, request: DatasetRequest, revision: Revision) -> None:
+        """Note which revision answers ``request``."""
+        path = self._topic(request.topic_id)
+        fields = {"format": _FORMAT, **asdict(revision), "request": {**asdict(request)}}
+        with cache_errors(path):
+            write_atomically(path, json.dumps(fields, indent=2), scratch=self.scratch)
+
+    def install(self, unpacked: Path, revision: Revision) -> Path:
+        """Move a verified directory of ``scratch`` to its final name and return that.
+
+        If the name is taken, by another process that was faster or by a damaged copy, each file takes the
+        place of its like: their contents are equal by name, so a reader of the old file notices nothing.
+        """
+        final = self.datasets / revision.stem
+        with cache_errors(final):
+            try:
+                unpacked.rename(final)
+            except OSError:
+                if not final.is_dir():
+                    raise
+                for file in sorted(unpacked.iterdir()):
+                    file.replace(final / file.name)
+                fsync_directory(final)
+            fsync_directory(self.datasets)
+            sidecar = {"format": _FORMAT, **asdict(revision)}
+            write_atomically(self._sidecar(revision), json.dumps(sidecar, indent=2), scratch=self.scratch)
+        return final
+
+    def paths(self) -> list[Path]:
+        """The directories of all datasets, by name; damaged ones too."""
+        if not self.datasets.is_dir():
+            return []
+        return [sidecar.with_suffix("") for sidecar in sorted(self.datasets.glob("*.json"))]
+
+    def entries(self) -> Iterator[CachedDataset | IntegrityError]:
+        """All datasets by name; an `IntegrityError` in the place of one that is damaged."""
+        for path in self.paths():
+            sidecar = path.with_name(f"{path.name}.json")
+            try:
+                dataset = self._open(sidecar)
+            except DatasetClientError as error:
+                yield IntegrityError(f"{sidecar.stem}: {error.message}")
+                continue
+            if dataset is not None:
+                yield dataset
+
+    def _sidecar(self, revision: Revision) -> Path:
+        return self.datasets / f"{revision.stem}.json"
+
+    def _topic(self, topic_id: str) -> Path:
+        return self.root / "topics" / f"{topic_id}.json"
+
+    def _open(self, sidecar: Path) -> CachedDataset | None:
+        """What a sidecar stands for; None if there is no such sidecar, `IntegrityError` if its directory is
+        damaged.
+        """
+        revision = _revision(_read_json(sidecar))
+        if revision is None:
+            return None
+        path = self.datasets / revision.stem
+        manifest = load_manifest(path)
+        if faults := find_faults(path, manifest):
+            raise IntegrityError("; ".join(faults))
+        return CachedDataset(revision, path, manifest)
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """A small file of ours; empty if it is absent or not ours."""
+    with contextlib.suppress(OSError, ValueError):
+        fields = json.loads(path.read_bytes())
+        if isinstance(fields, dict) and fields.get("format") == _FORMAT:
+            return fields
+    return {}
+
+
+def _revision(fields: Mapping[str, Any]) -> Revision | None:
+    dataset_id, sha256, size = fields.get("dataset_id"), fields.get("sha256"), fields.get("bytes")
+    if not isinstance(dataset_id, str) or not isinstance(sha256, str) or not isinstance(size, int):
+        return None
+    if os.sep in dataset_id or not sha256.isalnum():
+        return None
+    return Revision(dataset_id, sha256, size)

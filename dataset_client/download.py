@@ -1,0 +1,83 @@
+"""Downloading an archive: resumed, retried, hashed while it is written."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable
+
+from dataset_client.answers import Archive
+from dataset_client.backoff import Retries
+from dataset_client.concurrency import check_stop, in_thread
+from dataset_client.errors import DatasetClientError, IntegrityError, ServerUnreachableError
+from dataset_client.http import Http
+from dataset_client.parts import Part
+
+#: Small, because a connection that breaks takes the block being read with it.
+_BLOCK = 1 << 16
+_ACCEPTED = frozenset({200, 206, 416})
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+async def download(http: Http, archive: Archive, part: Part, on_size: Callable[[int], None]) -> None:
+    """Fill ``part`` with exactly the bytes of ``archive``.
+
+    Interruptions are resumed as often as each attempt gets further, and a limited number of times
+    otherwise; wrong bytes are fetched once more from zero. Raises `IntegrityError` if they are wrong again,
+    or what ended the last attempt. ``on_size`` hears the part's size, from a thread.
+    """
+    await in_thread(part.take_over)
+    retries, furthest, mismatches = Retries(http.settings.retry), part.size, 0
+    while True:
+        try:
+            await in_thread(_continue, http, archive, part, on_size)
+        except DatasetClientError as error:
+            if part.size > furthest:  # compared with the maximum, so that starting over is no progress
+                furthest = part.size
+                retries.progressed()
+            await asyncio.sleep(retries.delay_after(error))
+            continue
+        if part.size == archive.bytes and part.sha256 == archive.sha256:
+            part.flush()
+            return
+        mismatches += 1
+        if mismatches > 1:
+            problem = f"{part.size} bytes with sha256 {part.sha256}"
+            part.restart()  # nobody shall resume from this
+            raise IntegrityError(
+                f"{archive.url} gives {problem}; announced were {archive.bytes} bytes with {archive.sha256}"
+            )
+        part.restart()
+
+
+def _continue(stop: threading.Event, http: Http, archive: Archive, part: Part, on_size: Callable[[int], None]) -> None:
+    """Load what is missing, once. Returns with more or other bytes than announced only if they are wrong."""
+    while part.size < archive.bytes:
+        check_stop(stop)
+        with http.get(archive.url, offset=part.size, accepted=_ACCEPTED) as response:
+            if not continues_at(response.status_code, response.headers.get("Content-Range"), part.size, archive.bytes):
+                was_resumed = part.size > 0
+                part.restart()
+                if response.status_code != 200:
+                    if was_resumed:
+                        continue  # without a Range this time
+                    raise IntegrityError(f"{archive.url} answers {response.status_code} to a request for everything")
+            for block in response.iter_content(_BLOCK):
+                check_stop(stop)
+                part.write(block)
+                on_size(part.size)
+                if part.size > archive.bytes:
+                    return
+        if part.size < archive.bytes:
+            raise ServerUnreachableError(
+                f"{archive.url} ended after {part.size} of {archive.bytes} bytes", transient=True
+            )
+
+
+def continues_at(status: int, content_range: str | None, offset: int, total: int) -> bool:
+    """Whether an answer's body continues a file of ``total`` bytes at ``offset``, rather than starting it
+    over (200) or at all.
+    """
+    if status == 200:
+        return offset == 0
+    match = _CONTENT_RANGE.fullmatch(content_range or "")
+    return status == 206 and match is not None and int(match[1]) == offset and match[2] in {str(total), "*"}

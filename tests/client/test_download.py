@@ -1,0 +1,202 @@
+"""Downloads over a network and from a server that misbehave."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+from aiohttp import web
+from client_server import DatasetServer, answer_with, cut, everything, problem, wrong_bytes
+
+from dataset_client import errors
+from dataset_client.download import continues_at
+from dataset_client.online import obtain
+from dataset_client.parts import claim_part, waiting_bytes
+
+
+@pytest.fixture
+def ready(topic):
+    topic.is_ready, topic.attempt = True, 1
+    return topic
+
+
+async def test_a_cut_body_is_resumed_where_it_ended(server, ready, settings, request_, reporter):
+    server.archive_script.extend([cut(1000), cut(500)])
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+    assert server.gets == [None, "bytes=1000-", "bytes=1500-"]
+
+
+async def test_many_cuts_are_survived_as_long_as_each_gets_further(server, ready, settings, request_, reporter):
+    server.archive_script.extend([cut(100)] * (3 * settings.retry.attempts))
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+
+
+async def test_cuts_without_progress_end(server, ready, settings, request_, reporter):
+    server.archive_script.extend([cut(100), *[cut(0)] * 50])
+    with pytest.raises(errors.ServerUnreachableError, match="100 of"):
+        await obtain(request_, settings, reporter)
+    assert len(server.gets) == settings.retry.attempts
+
+
+async def test_what_arrived_before_a_failure_is_used_by_the_next_call(server, ready, settings, request_, reporter):
+    server.archive_script.extend([cut(2000), *[cut(0)] * 50])
+    with pytest.raises(errors.ServerUnreachableError):
+        await obtain(request_, settings, reporter)
+    server.archive_script.clear()
+    assert waiting_bytes(settings.cache_dir / "downloads", ready.archive.sha256) == 2000
+    await obtain(request_, settings, reporter)
+    assert server.gets[-1] == "bytes=2000-"
+    assert list((settings.cache_dir / "downloads").iterdir()) == []
+
+
+async def test_a_server_that_ignores_range_is_started_over(server, ready, settings, request_, reporter):
+    server.archive_script.extend([cut(1000), everything])
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+    assert server.gets == [None, "bytes=1000-"]
+
+
+async def test_416_starts_over(server, ready, settings, request_, reporter):
+    server.archive_script.extend([cut(1000), answer_with(416)])
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+    assert server.gets == [None, "bytes=1000-", None]
+
+
+async def test_a_server_that_cuts_and_refuses_ranges_for_ever_is_given_up(server, ready, settings, request_, reporter):
+    server.archive_script.extend([cut(1000), answer_with(416)] * 100)
+    with pytest.raises(errors.ServerUnreachableError):
+        await obtain(request_, settings, reporter)
+
+
+async def test_wrong_bytes_are_fetched_once_more(server, ready, settings, request_, reporter):
+    server.archive_script.append(wrong_bytes)
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+    assert server.gets == [None, None]
+
+
+async def test_bytes_that_stay_wrong_are_an_error_and_not_kept(server, ready, settings, request_, reporter):
+    server.archive_script.extend([wrong_bytes] * 3)
+    with pytest.raises(errors.IntegrityError, match="sha256"):
+        await obtain(request_, settings, reporter)
+    assert len(server.gets) == 2
+    assert list((settings.cache_dir / "downloads").iterdir()) == []
+    assert list((settings.cache_dir / "datasets").iterdir()) == []
+
+
+@pytest.mark.parametrize("body", ["too short", "x" * 200_000])
+async def test_a_complete_body_of_another_length(server, ready, settings, request_, reporter, body):
+    server.archive_script.extend([answer_with(200, body=body)] * 50)
+    with pytest.raises((errors.IntegrityError, errors.ServerUnreachableError)):
+        await obtain(request_, settings, reporter)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+async def test_a_server_that_stumbles(server, ready, settings, request_, reporter, status):
+    server.archive_script.extend([answer_with(status, {"Retry-After": "0"})] * 3)
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+
+
+async def test_an_archive_that_is_gone(server, ready, settings, request_, reporter):
+    server.archive_script.append(lambda *_: problem(404, "dataset_unknown", "evicted"))
+    with pytest.raises(errors.UnknownDatasetError, match="evicted"):
+        await obtain(request_, settings, reporter)
+
+
+async def test_an_absolute_url_works_and_a_foreign_one_sees_no_token(server, ready, settings, request_, reporter):
+    foreign = DatasetServer()
+    foreign.start()
+    seen = []
+
+    def answer(_body):
+        archive = ready.archive.as_json()
+        archive["url"] = f"{foreign.url}/api/v1/{archive['url']}"
+        more = {"topic_id": request_.topic_id, "dataset_id": ready.archive.dataset_id, "state": "ready"}
+        return web.json_response({**more, "attempt": 1, "archive": archive})
+
+    try:
+        foreign.topics["any"] = ready
+        foreign.archive_script.append(lambda request, _: seen.append(request.headers.get("Authorization")))
+        server.token = "s3cret"
+        server.post_script.append(answer)
+        assert (await obtain(request_, replace(settings, token="s3cret"), reporter)).path.is_dir()
+    finally:
+        foreign.close()
+    assert seen == [None]
+    assert server.gets == []
+
+
+async def test_cancelling_a_download_keeps_what_arrived(server, ready, settings, request_, reporter):
+    async def stall(request, data):
+        response = web.StreamResponse(headers={"Content-Length": str(len(data))})
+        await response.prepare(request)
+        await response.write(data[:1000])
+        arrived.set()
+        await asyncio.sleep(30)  # until the client hangs up
+        return response
+
+    arrived = threading.Event()
+    server.archive_script.append(stall)
+    call = asyncio.create_task(obtain(request_, replace(settings, read_timeout_s=0.3), reporter))
+    await asyncio.to_thread(arrived.wait)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert [path.name for path in (settings.cache_dir / "downloads").iterdir()] in (
+        [],
+        [f"{ready.archive.sha256}.part"],
+    )
+
+
+def test_a_part_has_one_owner_at_a_time(tmp_path):
+    sha256 = "ab" * 32
+
+    def interrupted():
+        with claim_part(tmp_path, sha256) as part:
+            part.write(b"some")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert waiting_bytes(tmp_path, sha256) == 4
+    with claim_part(tmp_path, sha256) as first:
+        first.take_over(threading.Event())
+        assert first.size == 4
+        assert waiting_bytes(tmp_path, sha256) == 0  # nobody may resume from it now
+        with claim_part(tmp_path, sha256) as second:
+            second.take_over(threading.Event())
+            assert second.size == 0
+            assert second.path != first.path
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def dead_owner():
+    """The temporary name of a process that has ended."""
+    program = "from dataset_client.workspace import new_owner_name as n; print(n())"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip()
+
+
+async def test_the_part_of_a_killed_process_is_continued(server, ready, settings, request_, reporter, dead_owner):
+    downloads = settings.cache_dir / "downloads"
+    downloads.mkdir(parents=True)
+    (downloads / f"{ready.archive.sha256}.{dead_owner}.part").write_bytes(ready.archive.data[:1234])
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+    assert server.gets == ["bytes=1234-"]
+    assert list(downloads.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "content_range", "continues"),
+    [
+        (206, "bytes 10-99/100", True),
+        (206, "bytes 10-99/*", True),
+        (206, "bytes 0-99/100", False),
+        (206, "bytes 10-98/99", False),
+        (206, None, False),
+        (200, None, False),
+        (416, "bytes */100", False),
+    ],
+)
+def test_what_continues_at_10_of_100(status, content_range, continues):
+    assert continues_at(status, content_range, 10, 100) is continues
