@@ -9,6 +9,7 @@ import contextlib
 import json
 import signal
 import uuid
+from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ HANDLER_API: Final = 1
 _FINAL: Final = {"describe": "described", "plan": "planned", "build": "finished"}
 _MAX_LINE: Final = 4 << 20
 _MAX_LOG: Final = 10 << 20
+_LEAVING_SECONDS: Final = 5.0
 
 
 async def run_command(
@@ -65,9 +67,10 @@ async def run_command(
                 event = _parse(line)
                 if event["event"] in (_FINAL[command], "error"):
                     final = event
-                elif on_event is not None:
+                    break  # whatever it left running may hold the pipe open for ever
+                if on_event is not None:
                     await on_event(event)
-            status = await process.wait()
+            status = await _leave(process)
     except TimeoutError:
         code, message = (
             "handler_timeout",
@@ -107,6 +110,15 @@ def _judge(final: dict[str, Any] | None, status: int, command: str, log: str) ->
             log,
         )
     return final
+
+
+async def _leave(process: Process) -> int:
+    """The exit status of a process that has said its last word; it has a moment to go by itself."""
+    try:
+        return await asyncio.wait_for(process.wait(), _LEAVING_SECONDS)
+    except TimeoutError:
+        kill_group(process)
+        return await process.wait()
 
 
 async def _read_line(stream: asyncio.StreamReader, stall_timeout: float) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Float,
     Index,
     Integer,
@@ -261,7 +262,7 @@ class Store:
         self, *, name: str | None, state: str | None, limit: int, offset: int
     ) -> tuple[int, list[Dataset]]:
         """How many datasets match, and a page of them, newest first."""
-        wanted = true()
+        wanted: ColumnElement[bool] = true()
         if name:
             wanted = and_(wanted, datasets.c.dataset_name == name)
         if state:

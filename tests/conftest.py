@@ -1,0 +1,65 @@
+"""Fixtures for everybody: raw data, real and self-made, and real servers."""
+
+import pytest
+
+from examples.demo_data import make_raw_data
+from tests.support import PLUGINS, REAL_RAW, Server
+
+
+@pytest.fixture(scope="session")
+def raw_root(tmp_path_factory):
+    """Self-made raw data in the layouts of COCO and DUTS."""
+    root = tmp_path_factory.mktemp("raw")
+    make_raw_data(root, train=24, held_out=8)
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_raw():
+    """Real COCO and DUTS photos, which are no part of the repository."""
+    if not (REAL_RAW / "coco").is_dir():
+        pytest.skip(f"the real photos are not at {REAL_RAW.name}; put COCO and DUTS at ../shared/data/raw to run this")
+    return REAL_RAW
+
+
+@pytest.fixture(scope="session")
+def environments_dir(tmp_path_factory):
+    """Handler environments that servers of this session share, so that each is installed once."""
+    return tmp_path_factory.mktemp("environments")
+
+
+@pytest.fixture(scope="session")
+def plugin_sources():
+    """A source for each handler package in tests/plugins."""
+    return {path.name: str(path) for path in sorted(PLUGINS.iterdir()) if (path / "pyproject.toml").is_file()}
+
+
+@pytest.fixture
+def make_server(raw_root, environments_dir, tmp_path):
+    """Starts servers; all are stopped in the end."""
+    started = []
+
+    def make(name="server", **options):
+        arguments = {"raw_root": raw_root, "data_dir": tmp_path / name, "environments_dir": environments_dir, **options}
+        server = Server(**arguments).start()
+        started.append(server)
+        return server
+
+    yield make
+    for server in started:
+        if server.process.poll() is None:
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(raw_root, environments_dir, plugin_sources, tmp_path_factory):
+    """One server for a module, with all plugins and short limits."""
+    running = Server(
+        raw_root,
+        tmp_path_factory.mktemp("server"),
+        environments_dir,
+        handlers=plugin_sources,
+        settings={"stall_timeout": 3.0, "workers": 2},
+    ).start()
+    yield running
+    assert running.stop() == 0

@@ -1,0 +1,122 @@
+"""A real server as a subprocess, and a plain client for what it says: shared by tests and the demo's own checks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+from websockets.sync.client import connect
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGINS = ROOT / "tests" / "plugins"
+REAL_RAW = ROOT.parent / "shared" / "data" / "raw"
+VERSION = "0.1.0"
+
+
+@dataclass
+class Server:
+    """``dataset-server serve`` on a free loopback port."""
+
+    raw_root: Path
+    data_dir: Path
+    environments_dir: Path
+    handlers: dict[str, str] = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+    url: str = ""
+
+    def start(self) -> "Server":
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        config = self.data_dir / "test-settings.toml"
+        lines = [f"{name} = {json.dumps(value)}" for name, value in self.settings.items()]
+        for name, source in self.handlers.items():
+            lines += [f"[handlers.{name}]", f"source = {json.dumps(source)}"]
+        config.write_text("\n".join(lines))
+        command = [sys.executable, "-m", "dataset_server", "serve", "--config", str(config), "--port", "0"]
+        command += ["--raw-root", str(self.raw_root), "--data-dir", str(self.data_dir)]
+        environment = {**os.environ, "DATASET_SERVER_ENVIRONMENTS_DIR": str(self.environments_dir), **self.environment}
+        self.log = (self.data_dir / "test-server.log").open("a")
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, cwd=ROOT
+        )
+        line = self.process.stdout.readline()
+        assert "listens on" in line, (self.data_dir / "test-server.log").read_text()
+        self.url = line.split()[-1]
+        return self
+
+    @property
+    def api(self) -> str:
+        return f"{self.url}/api/v1"
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(how)
+        status = self.process.wait(20)
+        self.process.stdout.close()
+        self.log.close()
+        return status
+
+    def post(self, name: str, config: dict, version: str = VERSION, **more) -> requests.Response:
+        body = {"dataset_name": name, "handler_version": version, "dataset_config": config, **more}
+        return requests.post(f"{self.api}/datasets", json=body, timeout=120)
+
+    def get(self, path: str, **more) -> requests.Response:
+        return requests.get(f"{self.api}/{path}", timeout=120, **more)
+
+    def events(self, topic_id: str, attempt: int = 1, after: int = 0, timeout: float = 120) -> list[dict]:
+        """Everything said on a topic up to the end of ``attempt``."""
+        deadline, seen = time.monotonic() + timeout, []
+        url = f"{self.api.replace('http', 'ws', 1)}/notifications?topic={topic_id.replace('+', '%2B')}&after={after}"
+        with connect(url) as socket:
+            while True:
+                message = json.loads(socket.recv(timeout=deadline - time.monotonic()))
+                if message["kind"] != "subscribed":
+                    seen.append(message)
+                    if message["kind"] in ("ready", "failed", "cancelled") and message["attempt"] >= attempt:
+                        return seen
+
+    def make(self, name: str, config: dict, version: str = VERSION) -> dict:
+        """Ask, wait, and return the terminal event's data with its ``kind``; refusals come back as they are."""
+        answer = self.post(name, config, version)
+        if answer.status_code not in (200, 202):
+            return {"kind": "refused", "status": answer.status_code, **answer.json()}
+        body = answer.json()
+        last = self.events(body["topic_id"], body["attempt"])[-1]
+        return {"kind": last["kind"], **last["data"]}
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    run = subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True)
+    return run.stdout.strip()
+
+
+def processes_mentioning(text: str) -> list[str]:
+    """Command lines of living processes that mention ``text``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            except OSError:
+                continue
+            if text in line and state != "Z":
+                found.append(f"{entry.name} {line}")
+    return found
+
+
+def wait_until(condition, timeout: float = 20) -> bool:
+    """Whether ``condition`` came true in time."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())
