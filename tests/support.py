@@ -28,6 +28,7 @@ class Server:
     handlers: dict[str, str] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    port: int = 0
     process: subprocess.Popen | None = None
     url: str = ""
 
@@ -38,7 +39,7 @@ class Server:
         for name, source in self.handlers.items():
             lines += [f"[handlers.{name}]", f"source = {json.dumps(source)}"]
         config.write_text("\n".join(lines))
-        command = [sys.executable, "-m", "dataset_server", "serve", "--config", str(config), "--port", "0"]
+        command = [sys.executable, "-m", "dataset_server", "serve", "--config", str(config), "--port", str(self.port)]
         command += ["--raw-root", str(self.raw_root), "--data-dir", str(self.data_dir)]
         environment = {**os.environ, "DATASET_SERVER_ENVIRONMENTS_DIR": str(self.environments_dir), **self.environment}
         self.log = (self.data_dir / "test-server.log").open("a")

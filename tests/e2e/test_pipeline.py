@@ -1,0 +1,116 @@
+"""The main job through the client: ask, wait, download, verify, read."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import dataset_client
+from dataset_client import request_dataset
+from dataset_client.errors import BuildFailedError, ConfigRefusedError, NotCachedError, UnknownDatasetError
+
+CONFIG = {
+    "categories": ["figure"],
+    "image_size": [64, 96],
+    "crop_size": [48, 64],
+    "splits": {"train": 0.75, "validation": 0.25},
+    "batch_size": 4,
+}
+
+
+@pytest.fixture
+def ask(server, tmp_path):
+    def ask(name="coco", version="0.1.0", config=CONFIG, **more):
+        options = {"server_url": server.url, "cache_dir": tmp_path / "cache", "progress": False, "timeout": 120, **more}
+        return request_dataset(name, version, config, **options)
+
+    return ask
+
+
+def test_a_dataset_from_request_to_arrays(ask):
+    dataset = ask()
+    assert dataset.splits == {"train": 24, "validation": 8}
+    for split, count in dataset.splits.items():
+        examples = list(dataset.as_numpy_iterator(split))
+        assert len(examples) == count
+        for example in examples:
+            assert example["image"].shape == (48, 64, 3)
+            assert example["mask"].shape == (48, 64, 1)
+            assert example["image"].dtype == example["mask"].dtype == np.uint8
+    dataset.verify()
+
+
+def test_the_second_call_comes_from_the_cache(ask, server):
+    first = ask(config={**CONFIG, "seed": 3})
+    # Another spelling of the same is the same dataset, and nothing is fetched twice.
+    written = first.path.stat().st_mtime_ns
+    again = ask(config={**CONFIG, "seed": 3, "batch_size": 100, "limit": None})
+    assert (again.path, again.path.stat().st_mtime_ns) == (first.path, written)
+    offline = ask(config={**CONFIG, "seed": 3}, offline=True, server_url="http://127.0.0.1:1")
+    assert offline.path == first.path
+    with pytest.raises(NotCachedError):
+        ask(config={**CONFIG, "seed": 4}, offline=True)
+
+
+async def test_inside_a_running_loop(ask):
+    assert ask().splits["train"] == 24
+
+
+def test_refusals_and_failures_have_names(ask):
+    with pytest.raises(UnknownDatasetError, match="this server makes"):
+        ask(name="nonesuch")
+    with pytest.raises(ConfigRefusedError, match="did you mean 'crop_size'"):
+        ask(config={"crop_sizes": [1, 1]})
+    with pytest.raises(BuildFailedError) as failure:
+        ask(name="faulty", version="1.0", config={"fault": "raise"})
+    assert failure.value.code == "handler_failed"
+    assert "the handler's own mistake" in str(failure.value)
+
+
+def test_the_server_is_killed_while_the_client_waits(make_server, plugin_sources, tmp_path):
+    server = make_server("killed", handlers=plugin_sources)
+    port = server.url.rsplit(":", 1)[1]
+    config = {"fault": "slow", "count": 64, "examples_per_shard": 8}
+
+    async def scenario():
+        waiting = asyncio.create_task(
+            dataset_client.request_dataset_async(
+                "faulty", "1.0", config, server_url=server.url, cache_dir=tmp_path / "cache", progress=False
+            )
+        )
+        while not await asyncio.to_thread(lambda: server.get("datasets?state=building").json()["total"]):
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.stop, signal.SIGKILL)
+        await asyncio.to_thread(make_server, "killed", handlers=plugin_sources, port=int(port))
+        return await asyncio.wait_for(waiting, 120)
+
+    dataset = asyncio.run(scenario())
+    assert dataset.splits == {"train": 64}
+
+
+def test_the_command_line(server, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG))
+    environment = {**os.environ, "DATASET_SERVER_URL": server.url, "DATASET_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "dataset_client.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+    made = run("request", "coco", "0.1.0", str(config))
+    assert made.returncode == 0, made.stderr
+    folder = made.stdout.strip()
+    assert os.path.isfile(os.path.join(folder, "manifest.json"))
+    listed = run("ls")
+    assert "coco_" in listed.stdout
+    shown = run("show", folder)
+    assert "validation" in shown.stdout
+    refused = run("request", "coco", "9", str(config))
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "0.1.0" in refused.stderr
