@@ -1,0 +1,205 @@
+"""``dataset-train``: the command line of `training`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dataset_client import DatasetClientError, open_dataset
+from training.backend import require_backend
+from training.errors import OptionsError, TrainingError
+from training.launcher import launch_training
+from training.models import model_names
+from training.options import LOSSES, FitOptions
+from training.result import FitResult
+
+_EPILOG = """\
+examples:
+  # Ask the server at 10.0.0.5 for a dataset, wait for it without holding a GPU, then train.
+  dataset-train launch duts 1.4.0 config.json --server http://10.0.0.5:8710 --output runs/duts
+
+  # Train on a dataset directory that is already here.
+  dataset-train fit ~/datasets/duts --output runs/duts-2 --epochs 40 --learning-rate 3e-4
+
+  # Masks for photos of any size.
+  dataset-train predict runs/duts/best.keras holiday/*.jpg --output masks
+
+A training leaves best.keras, history.csv, history.png, predictions.png and report.json in DIR.
+The backend is Keras' own choice (TensorFlow) unless KERAS_BACKEND names another.
+"""
+
+_CONFIG_HELP = """\
+the dataset's configuration, a file with a JSON object such as
+{"input_attributes": ["image"], "image_size": [256, 256], "seed": 1}; '-' reads standard input"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns 0, 1 after a message on stderr, 2 for wrong usage, or 130 after Ctrl-C."""
+    parsed = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow speaks of its build at every start
+    try:
+        parsed.run(parsed)
+    except (TrainingError, DatasetClientError) as error:
+        sys.stderr.write(f"dataset-train: {error}\n")
+        return 1
+    except OSError as error:  # a full disk, a file without permission
+        sys.stderr.write(f"dataset-train: {error}\n")
+        return 1
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"dataset-train: {str(interrupt) or 'stopped'}\n")
+        return 130
+    return 0
+
+
+def _launch(parsed: argparse.Namespace) -> None:
+    """``dataset-train launch``."""
+    result = launch_training(
+        parsed.name,
+        parsed.version,
+        _read_config(parsed.config),
+        output_dir=parsed.output,
+        fit_options=_fit_options(parsed),
+        server_url=parsed.server,
+        cache_dir=parsed.cache_dir,
+        timeout=parsed.timeout,
+        progress=not parsed.quiet,
+    )
+    _show(result)
+
+
+def _fit(parsed: argparse.Namespace) -> None:
+    """``dataset-train fit``."""
+    options = _fit_options(parsed)
+    dataset = open_dataset(parsed.dataset_dir)
+    require_backend()
+    from training.fit import fit
+
+    _show(fit(dataset, parsed.output, options, progress=not parsed.quiet))
+
+
+def _predict(parsed: argparse.Namespace) -> None:
+    """``dataset-train predict``."""
+    require_backend()
+    from training.predict import predict_files
+
+    for path in predict_files(parsed.checkpoint, parsed.photo, parsed.output):
+        print(path)
+
+
+def _show(result: FitResult) -> None:
+    """The outcome, on standard output."""
+    outputs = result.outputs
+    print(f"validation IoU  {result.iou_before:.4f} untrained, {result.iou_after:.4f} kept (epoch {result.best_epoch})")
+    for path in (outputs.checkpoint, outputs.report, outputs.history_plot, outputs.predictions):
+        print(path)
+
+
+def _fit_options(parsed: argparse.Namespace) -> FitOptions:
+    """The options given on the command line, over the defaults."""
+    names = (
+        "model",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "seed",
+        "loss",
+        "validation_split",
+        "overwrite",
+    )
+    given = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
+    return FitOptions(model_options=dict(parsed.model_option), **given)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    """The JSON object in a file or on standard input; `OptionsError` if there is none."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        config = json.loads(text)
+    except OSError as error:
+        raise OptionsError(f"cannot read the config {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise OptionsError(f"the config {path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise OptionsError(f"the config {path} is a JSON {type(config).__name__}; it should be an object, {{…}}")
+    return config
+
+
+def _model_option(text: str) -> tuple[str, Any]:
+    """``name=value`` with the value in JSON."""
+    name, separator, value = text.partition("=")
+    wrong = argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as base_filters=32")
+    if not (name and separator):
+        raise wrong
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise wrong from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="dataset-train",
+        description="Train segmentation models on datasets that a dataset server makes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    launch = commands.add_parser("launch", help="request a dataset, wait for it, then train on it")
+    launch.add_argument("name", metavar="NAME", help="the dataset, such as coco or duts")
+    launch.add_argument("version", metavar="VERSION", help="the handler's version: a release, tag or commit")
+    launch.add_argument("config", metavar="CONFIG.json", help=_CONFIG_HELP)
+    launch.add_argument("--server", metavar="URL", help="the dataset server (default: as for dataset-client)")
+    launch.add_argument("--cache-dir", metavar="DIR", help="where datasets are kept (default: as for dataset-client)")
+    launch.add_argument("--timeout", type=float, metavar="SECONDS", help="give up waiting after so long")
+    _add_fit_options(launch)
+    launch.set_defaults(run=_launch)
+
+    fit = commands.add_parser("fit", help="train on a dataset directory that is already here")
+    fit.add_argument("dataset_dir", metavar="DATASET_DIR", help="an unpacked dataset, with its manifest.json")
+    _add_fit_options(fit)
+    fit.set_defaults(run=_fit)
+
+    predict = commands.add_parser("predict", help="write the masks that a trained model sees in photos")
+    predict.add_argument("checkpoint", metavar="CHECKPOINT", help="a best.keras")
+    predict.add_argument("photo", metavar="IMAGE", nargs="+", help="photos of any size")
+    predict.add_argument("--output", required=True, metavar="DIR", help="where <name of the photo>.png goes")
+    predict.set_defaults(run=_predict)
+    return parser
+
+
+def _add_fit_options(parser: argparse.ArgumentParser) -> None:
+    """What `FitOptions` takes; an option left out has its default there."""
+    default = FitOptions()
+    add = parser.add_argument
+    add("--output", required=True, metavar="DIR", help="where checkpoint, report and pictures go")
+    add("--overwrite", action="store_true", help="replace another training in the output directory")
+    add("--quiet", action="store_true", help="no progress on stderr")
+    add("--model", choices=model_names(), help=f"default {default.model}")
+    add(
+        "--model-option",
+        type=_model_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the model, such as base_filters=32; may be given several times",
+    )
+    add("--epochs", type=int, metavar="N", help=f"default {default.epochs}")
+    add("--batch-size", type=int, metavar="N", help=f"default {default.batch_size}")
+    add("--learning-rate", type=float, metavar="RATE", help=f"default {default.learning_rate:g}")
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help=f"of the weights and the order of examples; default {default.seed}",
+    )
+    add("--loss", choices=LOSSES, help=f"default {default.loss}")
+    add("--validation-split", metavar="SPLIT", help="default 'validation', or else 'test'")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""The files of one training, and the directory they lie in."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.errors import OutputError
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where each file of a training lies."""
+
+    directory: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The model with the best validation IoU: ``keras.models.load_model`` needs nothing else."""
+        return self.directory / "best.keras"
+
+    @property
+    def history_csv(self) -> Path:
+        """A row per epoch."""
+        return self.directory / "history.csv"
+
+    @property
+    def history_plot(self) -> Path:
+        """Loss and IoU by epoch, drawn."""
+        return self.directory / "history.png"
+
+    @property
+    def predictions(self) -> Path:
+        """Photo | truth | prediction | overlay, of some of the validation split."""
+        return self.directory / "predictions.png"
+
+    @property
+    def report(self) -> Path:
+        """What was trained on what, and how well: JSON, written last."""
+        return self.directory / "report.json"
+
+    def existing(self) -> list[Path]:
+        """Those of the files that are there."""
+        files = (self.checkpoint, self.history_csv, self.history_plot, self.predictions, self.report)
+        return [path for path in files if path.exists()]
+
+
+def prepare_outputs(output_dir: str | os.PathLike[str], *, overwrite: bool) -> Outputs:
+    """Make the directory if need be. Raises `OutputError` if it cannot be written, or holds another training
+    and ``overwrite`` does not allow to replace it. Deletes nothing.
+    """
+    outputs = Outputs(Path(output_dir))
+    try:
+        outputs.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the output directory {outputs.directory}: {error.strerror}") from error
+    if not os.access(outputs.directory, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to the output directory {outputs.directory}")
+    present = outputs.existing()
+    if present and not overwrite:
+        names = ", ".join(path.name for path in present)
+        raise OutputError(
+            f"{outputs.directory} holds another training ({names}): name another directory, or allow overwriting"
+        )
+    return outputs
