@@ -6,7 +6,7 @@ LOCK := requirements.lock
 RAW ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock clean
+.PHONY: help install demo test check bench format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ check: install  ## what CI checks besides the tests: formatting, lint, types, la
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: install  ## measure builds; results go to benchmarks/results (RAW=DIR uses real photos)
+	$(BIN)/python -m benchmarks.builds $(if $(RAW),--raw-root $(RAW))
 
 format: install  ## format and fix what can be fixed by machine
 	$(BIN)/ruff format .

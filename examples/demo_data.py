@@ -1,8 +1,9 @@
 """Makes raw data to try the pipeline on: real photographs with drawn subjects, laid out as COCO and DUTS are.
 
-The photographs are the ones scikit-image ships (public domain or CC0: an astronaut's portrait, a cat, a cup of coffee,
-a rocket, a motorcycle, a retina, the Hubble deep field, grass, gravel, brick). Parts of them serve as backgrounds; the
-subjects on them are drawn: smooth blobs with a coloured, striped skin. A network can learn to find those in minutes.
+The photographs are the ones scikit-image ships (public domain, CC0 or no known restrictions): an astronaut's portrait,
+a cat, a cup of coffee, a rocket, a retina, tissue, the Hubble deep field, grass, gravel, brick. Parts of them serve as
+backgrounds; the subjects on them are drawn: smooth blobs with a coloured, striped skin. A network can learn to find
+those in minutes.
 """
 
 import argparse
@@ -23,7 +24,6 @@ PHOTOS = (
     "chelsea.png",
     "coffee.png",
     "rocket.jpg",
-    "motorcycle_left.png",
     "hubble_deep_field.jpg",
     "retina.jpg",
     "ihc.png",

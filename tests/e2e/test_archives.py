@@ -73,7 +73,10 @@ def check_archive(server, name: str, config: dict, folder) -> dict:
         assert sum(item["examples"] for item in lineage if item["shard"] == shard["file"]) == len(examples)
         counted[shard["split"]] = counted.get(shard["split"], 0) + len(examples)
         for example in examples:
-            with Image.open(io.BytesIO(example["image"][0])) as photo, Image.open(io.BytesIO(example["mask"][0])) as mask:
+            with (
+                Image.open(io.BytesIO(example["image"][0])) as photo,
+                Image.open(io.BytesIO(example["mask"][0])) as mask,
+            ):
                 assert photo.size == mask.size
                 assert set(np.unique(np.asarray(mask.convert("L")))) <= {0, 255}
         # The same bytes out of the published zip, whole and in part.
@@ -103,7 +106,9 @@ def test_same_bytes_from_any_number_of_workers_and_any_server(make_server, tmp_p
     """1, 2 and 4 workers, and a server with nothing of its own, not even an environment."""
     for name, config in (REQUESTS["coco, augmented"], REQUESTS["composite of duts"]):
         sums = {
-            workers: make_server(f"{name}-{workers}", settings={"workers": workers}).make(name, config)["archive"]["sha256"]
+            workers: make_server(f"{name}-{workers}", settings={"workers": workers}).make(name, config)["archive"][
+                "sha256"
+            ]
             for workers in (1, 2, 4)
         }
         fresh = make_server(f"{name}-fresh", environments_dir=tmp_path / "environments")

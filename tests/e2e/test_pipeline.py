@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_the_command_line(server, tmp_path):
     made = run("request", "coco", "0.1.0", str(config))
     assert made.returncode == 0, made.stderr
     folder = made.stdout.strip()
-    assert os.path.isfile(os.path.join(folder, "manifest.json"))
+    assert (Path(folder) / "manifest.json").is_file()
     listed = run("ls")
     assert "coco_" in listed.stdout
     shown = run("show", folder)

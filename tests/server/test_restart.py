@@ -32,7 +32,9 @@ def undisturbed(make_server, plugin_sources) -> str:
 def test_killed_in_the_middle_of_a_build(make_server, plugin_sources):
     second, answer, kept = start_and_stop_midway(make_server, plugin_sources, signal.SIGKILL)
     folder = second.data_dir / "work" / answer["dataset_id"].removesuffix(".zip") / "dataset"
-    before = {shard["file"]: (folder / shard["file"]).stat().st_ino for shard in kept if (folder / shard["file"]).exists()}
+    before = {
+        shard["file"]: (folder / shard["file"]).stat().st_ino for shard in kept if (folder / shard["file"]).exists()
+    }
     events = second.events(answer["topic_id"])
     assert events[-1]["kind"] == "ready"
     files = [event["data"]["file"] for event in events if event["kind"] == "shard"]

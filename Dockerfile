@@ -1,0 +1,18 @@
+# One image for both sides: `server` makes datasets next to the raw data, `training` asks for them next to the GPUs.
+FROM python:3.11-slim AS base
+RUN apt-get update && apt-get install --yes --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY . .
+
+FROM base AS server
+RUN make install
+ENV PATH="/app/.venv/bin:$PATH"
+EXPOSE 8710
+ENTRYPOINT ["dataset-server"]
+CMD ["serve", "--raw-root", "/raw", "--data-dir", "/data", "--host", "0.0.0.0"]
+
+FROM base AS training
+RUN make install
+ENV PATH="/app/.venv/bin:$PATH"
+ENTRYPOINT ["dataset-train"]
+CMD ["--help"]
