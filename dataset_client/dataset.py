@@ -79,10 +79,10 @@ class Dataset:
                 error.remedy = f"Remove {self.path} and ask again."
                 raise
 
-    def as_numpy_iterator(self, split: str) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str]]":
+    def as_numpy_iterator(self, split: str) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes]]":
         """The examples of ``split`` one by one, in order; needs the extra ``readers``.
 
-        An image is uint8 (H, W, C), a mask uint8 (H, W, 1) of 0 and 255, a text str, a scalar a numpy
+        An image is uint8 (H, W, C), a mask uint8 (H, W, 1) of 0 and 255, a text str, bytes bytes, a scalar a numpy
         scalar of its dtype and a tensor an array of its dtype and shape. Raises `UnknownSplitError` and
         `MissingDependencyError` at once, and `IntegrityError` with file and offset where a file is damaged.
         """

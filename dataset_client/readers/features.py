@@ -39,6 +39,11 @@ class TextFeature:
 
 
 @dataclass(frozen=True)
+class BytesFeature:
+    """One byte string, as it is."""
+
+
+@dataclass(frozen=True)
 class TensorFeature:
     """Numbers of ``dtype`` and ``shape``, () for a scalar; at most one dimension may differ between
     examples (None).
@@ -62,7 +67,7 @@ class TensorFeature:
         return tuple(count // known if side is None else side for side in self.shape)
 
 
-Feature = ImageFeature | TextFeature | TensorFeature
+Feature = ImageFeature | TextFeature | BytesFeature | TensorFeature
 
 
 def parse_features(document: Mapping[str, Any]) -> dict[str, Feature]:
@@ -100,12 +105,14 @@ def _image(name: str, image: Mapping[str, Any]) -> ImageFeature:
     return ImageFeature((shape[0], shape[1], shape[2]), encoding)
 
 
-def _tensor(name: str, tensor: Mapping[str, Any]) -> TensorFeature:
+def _tensor(name: str, tensor: Mapping[str, Any]) -> TensorFeature | BytesFeature:
     shape, dtype, encoding = _shape(tensor), str(tensor["dtype"]), tensor.get("encoding", "none")
+    if (dtype, shape, encoding) == ("string", (), "none"):
+        return BytesFeature()
     if dtype not in _INTEGERS + _FLOATS or encoding != "none" or shape.count(None) > 1:
         raise UnsupportedFeatureError(
             f"tensor {name!r} is {dtype} {shape}, encoding {encoding!r}; "
-            "known are plain numbers with at most one open dimension"
+            "known are one byte string, and plain numbers with at most one open dimension"
         )
     return TensorFeature(shape, dtype)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_client.errors import IntegrityError
 from dataset_client.readers.example_proto import BytesList, FloatList, Int64List, Values, decode_example
-from dataset_client.readers.features import Feature, ImageFeature, TensorFeature, TextFeature
+from dataset_client.readers.features import BytesFeature, Feature, ImageFeature, TensorFeature, TextFeature
 from dataset_client.readers.optional import require
 from dataset_client.readers.tfrecord import crc32c_function, read_records
 
@@ -19,7 +19,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 def read_examples(
     files: Sequence[Path], features: Mapping[str, Feature]
-) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str]]":
+) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes]]":
     """The examples of ``files`` in order; `Dataset.as_numpy_iterator` says what they hold and what is
     raised.
     """
@@ -31,7 +31,7 @@ def read_examples(
 
 def _examples(
     files: Sequence[Path], features: Mapping[str, Feature]
-) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str]]":
+) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes]]":
     for path in files:
         for record in read_records(path):
             try:
@@ -50,10 +50,12 @@ def _examples(
             yield example
 
 
-def _value(name: str, feature: Feature, stored: Values | None) -> "np.ndarray[Any, Any] | np.generic | str":
+def _value(name: str, feature: Feature, stored: Values | None) -> "np.ndarray[Any, Any] | np.generic | str | bytes":
     match feature:
         case ImageFeature():
             return decode_image(_only(name, stored), feature)
+        case BytesFeature():
+            return _only(name, stored)
         case TextFeature():
             return _only(name, stored).decode("utf-8")
         case TensorFeature():

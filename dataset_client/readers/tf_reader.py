@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_client.readers.features import Feature, ImageFeature, TensorFeature, TextFeature
+from dataset_client.readers.features import BytesFeature, Feature, ImageFeature, TensorFeature, TextFeature
 from dataset_client.readers.optional import require
 from dataset_client.readers.shuffle import Shuffle
 
@@ -64,7 +64,7 @@ def _wire(tf: Any, feature: Feature) -> Any:
 
 def _value(tf: Any, feature: Feature, parsed: Any) -> Any:
     match feature:
-        case TextFeature():
+        case TextFeature() | BytesFeature():
             return parsed  # () string
         case ImageFeature():
             image = _decode_image(tf, parsed, feature)  # (H, W, C) uint8

@@ -153,7 +153,7 @@ def test_features_of_every_kind():
     "feature",
     [
         {"pythonClassName": "x.Video", "video": {}},
-        {"pythonClassName": "x.Tensor", "tensor": {"shape": {}, "dtype": "string"}},
+        {"pythonClassName": "x.Tensor", "tensor": {"shape": {"dimensions": ["2"]}, "dtype": "string"}},
         {"pythonClassName": "x.Tensor", "tensor": {"shape": {"dimensions": ["-1", "-1"]}, "dtype": "int64"}},
         {"pythonClassName": "x.Tensor", "tensor": {"shape": {}, "dtype": "int64", "encoding": "zlib"}},
         {"pythonClassName": "x.Image", "image": {"shape": {"dimensions": ["-1", "-1", "3"]}, "dtype": "uint16"}},

@@ -115,3 +115,9 @@ def test_the_command_line(server, tmp_path):
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     assert "0.1.0" in refused.stderr
+
+
+def test_a_handler_that_implements_the_whole_contract_is_read_too(ask):
+    dataset = ask(name="whole", version="1.0", config={"count": 3})
+    examples = list(dataset.as_numpy_iterator("test"))
+    assert [(int(example["number"]), example["name"]) for example in examples] == [(0, b"0"), (1, b"1"), (2, b"2")]
