@@ -6,7 +6,6 @@ Nothing here is special to the demo: the server is the real daemon in a process 
 
 import argparse
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from dataset_server.sources import declared_version
 from examples.contact_sheet import contact_sheet
 from training import FitOptions, TrainingError, launch_training
 
+MARKER = "made-by-the-demo.txt"
 #: Augmented photos with saliency masks, to train on.
 TRAINING: dict[str, Any] = {
     "input_attributes": ["image"],
@@ -72,8 +72,7 @@ def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
 def run(output: Path, raw_root: Path | None, epochs: int) -> None:
     """Make raw data if there is none, serve, request, train, and leave the pictures in ``output``."""
     started = time.monotonic()
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    prepare(output)
     composite = dict(COMPOSITE)
     if raw_root is None:
         from examples.demo_data import make_raw_data
@@ -99,7 +98,8 @@ def run(output: Path, raw_root: Path | None, epochs: int) -> None:
         )
         # Equal requests are answered from the cache: this one moves no data.
         contact_sheet(request_dataset("duts", version, TRAINING, **where)).save(output / "duts.png")
-    say(f"IoU on the validation split: {result.iou_before:.3f} before, {result.iou_after:.3f} after training")
+    split, before, after = result.validation_split, result.iou_before, result.iou_after
+    say(f"IoU on the split '{split}': {before:.3f} before, {after:.3f} after training")
     say(f"done in {time.monotonic() - started:.0f} s; look at:")
     for picture in (
         output / "composite.png",
@@ -108,6 +108,17 @@ def run(output: Path, raw_root: Path | None, epochs: int) -> None:
         result.outputs.history_plot,
     ):
         print(f"  {picture}")
+
+
+def prepare(output: Path) -> None:
+    """An empty output folder, in place of an earlier demo's; a folder with anything else in it is left alone."""
+    marker = output / MARKER
+    if output.exists() and any(output.iterdir()):
+        if not marker.is_file():
+            raise SystemExit(f"demo: {output} holds something else than an earlier demo; name another --output")
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    marker.write_text("Made by `make demo`, which removes this folder when it runs again.\n")
 
 
 def say(text: str) -> None:
@@ -122,21 +133,23 @@ def server(raw_root: Path, data_dir: Path) -> Iterator[str]:
     command += ["--raw-root", str(raw_root), "--data-dir", str(data_dir)]
     data_dir.mkdir(parents=True)
     log_file = data_dir / "server.log"
-    with log_file.open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ})
+    process = None
     try:
+        with log_file.open("w") as log:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdout is not None
         first = process.stdout.readline()
         if "http://" not in first:
             raise SystemExit(f"demo: the server did not start:\n{log_file.read_text()}")
         yield first.split()[-1]
     finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 if __name__ == "__main__":

@@ -85,14 +85,15 @@ def _predict(parsed: argparse.Namespace) -> None:
     require_backend()
     from training.predict import predict_files
 
-    for path in predict_files(parsed.checkpoint, parsed.photo, parsed.output):
+    for path in predict_files(parsed.checkpoint, parsed.photo, parsed.output, overwrite=parsed.overwrite):
         print(path)
 
 
 def _show(result: FitResult) -> None:
     """The outcome, on standard output."""
     outputs = result.outputs
-    print(f"validation IoU  {result.iou_before:.4f} untrained, {result.iou_after:.4f} kept (epoch {result.best_epoch})")
+    where, best = result.validation_split, result.best_epoch
+    print(f"IoU on {where!r}  {result.iou_before:.4f} untrained, {result.iou_after:.4f} kept (epoch {best})")
     for path in (outputs.checkpoint, outputs.report, outputs.history_plot, outputs.predictions):
         print(path)
 
@@ -168,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("checkpoint", metavar="CHECKPOINT", help="a best.keras")
     predict.add_argument("photo", metavar="IMAGE", nargs="+", help="photos of any size")
     predict.add_argument("--output", required=True, metavar="DIR", help="where <name of the photo>.png goes")
+    predict.add_argument("--overwrite", action="store_true", help="replace files that are there")
     predict.set_defaults(run=_predict)
     return parser
 
@@ -198,7 +200,11 @@ def _add_fit_options(parser: argparse.ArgumentParser) -> None:
         help=f"of the weights and the order of examples; default {default.seed}",
     )
     add("--loss", choices=LOSSES, help=f"default {default.loss}")
-    add("--validation-split", metavar="SPLIT", help="default 'validation', or else 'test'")
+    add(
+        "--validation-split",
+        metavar="SPLIT",
+        help="to choose the checkpoint on; default 'validation', or else 'test', which flatters",
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ A split is held decoded, as uint8: 4 bytes per pixel, which is 256 KiB per examp
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from dataset_client import Dataset
 from training.errors import DatasetError, DatasetTooLargeError, FeatureError, ImageSizeError, SplitError
 
 _BYTES_PER_PIXEL = 4  # three channels of the photo, one of the mask
+#: Where a container's kernel tells its limit of memory (cgroup v2).
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +47,12 @@ def load_splits(
     """Read the two splits that a training needs; ``validation`` None chooses as `choose_validation_split`
     does.
 
-    ``memory_limit`` in bytes is for both together; None is half of this machine's memory. Raises a
+    ``memory_limit`` in bytes is for both together; None is half of what this process may have. Raises a
     `DatasetError`.
     """
     require_split(dataset.splits, train)
     chosen = choose_validation_split(dataset.splits, validation)
-    limit = memory_limit if memory_limit is not None else _half_of_memory()
+    limit = memory_limit if memory_limit is not None else half_of_memory()
     training = read_split(dataset, train, memory_limit=limit)
     if chosen == train:
         return training, training
@@ -144,9 +147,14 @@ def _require_memory(name: str, count: int, height: int, width: int, limit: int) 
         )
 
 
-def _half_of_memory() -> int:
-    """Half of the machine's physical memory, in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+def half_of_memory(container_limit: Path = _CONTAINER_LIMIT) -> int:
+    """Half of the memory this process may have, in bytes: the machine's, or less where a container limits it."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = container_limit.read_text().strip()
+    except OSError:
+        limit = "max"
+    return (min(physical, int(limit)) if limit.isdigit() else physical) // 2
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -17,6 +17,7 @@ from training.models import check_model, create_model
 from training.options import FitOptions
 from training.outputs import Outputs, prepare_outputs
 from training.predict import predict_photos, spread
+from training.progress import show_measured_on
 from training.report import describe
 from training.result import EpochRecord, FitResult
 
@@ -35,7 +36,7 @@ def fit(
     """Train a binary segmentation model, keep the weights with the best validation IoU, and measure them.
 
     Into ``output_dir`` go ``best.keras``, ``history.csv``, ``history.png``, ``predictions.png`` and, last of
-    all, ``report.json``. The same dataset, options, library versions and processor give the same weights.
+    all, ``report.json``. On a CPU the same dataset, options and library versions give the same weights.
     ``progress`` shows a bar and a line per epoch on stderr.
 
     Raises `OutputError`, `DatasetError` or `ModelError` before training, and `DivergedError` as soon as the
@@ -50,6 +51,8 @@ def fit(
     for path in outputs.existing():
         path.unlink()
 
+    if progress:
+        show_measured_on(train.name, validation.name)
     keras.utils.set_random_seed(options.seed)
     model = create_model(options.model, input_shape, 1, **options.model_options)
     history = TrainingLoop(model, train, validation, options, outputs, progress).run()
@@ -57,7 +60,8 @@ def fit(
     kept = load_checkpoint(outputs.checkpoint)
     iou_after = evaluate(compiled(kept, options), validation, options)["iou"]
     _draw(kept, validation, history, outputs, options)
-    result = FitResult(outputs, tuple(history), best_epoch(history).epoch, history[0].val_iou, iou_after)
+    best = best_epoch(history).epoch
+    result = FitResult(outputs, tuple(history), best, history[0].val_iou, iou_after, validation.name)
     write_json(outputs.report, describe(dataset, train, validation, kept, options, result))
     return result
 

@@ -22,16 +22,19 @@ def predict_files(
     checkpoint: str | os.PathLike[str],
     photos: Iterable[str | os.PathLike[str]],
     output_dir: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write ``<stem>.png`` for each photo: its mask as 8-bit grey (255 is the subject), as large as the
     photo.
 
     The photo is resized to what the model was trained on, and the mask back; both bilinear. Returns what it
-    wrote. Raises `CheckpointError`, `PhotoError`, or `OutputError` where two photos have one stem; all
+    wrote. Raises `CheckpointError`, `PhotoError`, or `OutputError` where two photos have one stem, or
+    a mask is there and ``overwrite`` is not given; all
     photos are looked at before the first is predicted.
     """
     paths = [Path(photo) for photo in photos]
-    targets = _targets(paths, Path(output_dir))
+    targets = _targets(paths, Path(output_dir), overwrite=overwrite)
     for path in paths:
         _require_photo(path)
     model = load_checkpoint(checkpoint)
@@ -57,8 +60,8 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def _targets(photos: list[Path], output_dir: Path) -> list[Path]:
-    """The file to write for each photo; no two the same, and none a photo itself."""
+def _targets(photos: list[Path], output_dir: Path, *, overwrite: bool) -> list[Path]:
+    """The file to write for each photo; no two the same, none a photo itself, and none there already."""
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -70,6 +73,8 @@ def _targets(photos: list[Path], output_dir: Path) -> list[Path]:
             raise OutputError(f"{targets[target]} and {photo} would both become {target}: predict them apart")
         if target.resolve() == photo.resolve():
             raise OutputError(f"the mask of {photo} would take its place: name another output directory")
+        if target.exists() and not overwrite:
+            raise OutputError(f"{target} is there already: name another output directory, or allow overwriting")
         targets[target] = photo
     return list(targets)
 
@@ -79,7 +84,7 @@ def _require_photo(path: Path) -> None:
     try:
         with Image.open(path):
             pass
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"cannot read the photo {path}: {error}") from error
 
 
@@ -88,5 +93,5 @@ def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as photo:
             return ImageOps.exif_transpose(photo).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"cannot read the photo {path}: {error}") from error

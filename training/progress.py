@@ -34,6 +34,17 @@ class _MoveBar(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no 
         self.bar.update()
 
 
+def show_measured_on(train: str, validation: str) -> None:
+    """Write which split the checkpoint is chosen on, where that makes its IoU an optimistic one."""
+    if validation == train:
+        sys.stderr.write(f"measuring on {validation!r}, the split that is trained on: this shows fit, not skill\n")
+    elif validation == "test":
+        sys.stderr.write(
+            "measuring on 'test': the best checkpoint is chosen on it, which makes its IoU optimistic; "
+            "for an honest one, request splits such as {'train': 0.9, 'validation': 0.1}\n"
+        )
+
+
 def show_epoch(record: EpochRecord, epochs: int, *, best: bool) -> None:
     """Write the line of a finished epoch."""
     name = f"epoch {record.epoch}/{epochs}" if record.epoch else "untrained"

@@ -30,8 +30,9 @@ class EpochRecord:
 class FitResult:
     """A finished training.
 
-    ``iou_before`` is the validation IoU of the untrained model; ``iou_after`` that of the checkpoint,
-    measured after reading it back. ``history`` begins with epoch 0, the untrained model.
+    ``validation_split`` names the split that was measured on: ``iou_before`` is the IoU there of the untrained model,
+    ``iou_after`` that of the checkpoint, measured after reading it back. ``history`` begins with epoch 0, the untrained
+    model.
     """
 
     outputs: Outputs
@@ -39,3 +40,4 @@ class FitResult:
     best_epoch: int
     iou_before: float
     iou_after: float
+    validation_split: str

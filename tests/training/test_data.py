@@ -5,7 +5,7 @@ import pytest
 
 from dataset_handlers.features import ImageFeature, TensorFeature
 from training.batches import Batches
-from training.data import SegmentationSplit, choose_validation_split, load_splits
+from training.data import SegmentationSplit, choose_validation_split, half_of_memory, load_splits
 from training.errors import DatasetError, DatasetTooLargeError, FeatureError, ImageSizeError, SplitError
 
 
@@ -149,3 +149,12 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert split.order(1, 2).tolist() == split.order(1, 2).tolist()
     orders = {tuple(split.order(seed, epoch)) for seed in range(4) for epoch in range(4)}
     assert len(orders) == 16
+
+
+def test_memory_is_what_a_container_leaves(tmp_path):
+    limit = tmp_path / "memory.max"
+    machine = half_of_memory(limit)
+    limit.write_text("max\n")
+    assert half_of_memory(limit) == machine
+    limit.write_text("1000000\n")
+    assert half_of_memory(limit) == 500_000

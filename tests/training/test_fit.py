@@ -100,6 +100,8 @@ def test_predicts_files_of_any_size(trained, tmp_path, ellipses):
     photo = tmp_path / "photo.jpg"
     Image.fromarray(example["image"]).save(photo, quality=95)
     (written,) = predict_files(trained[2].outputs.checkpoint, [photo], tmp_path / "masks")
+    with pytest.raises(OutputError, match="is there already"):
+        predict_files(trained[2].outputs.checkpoint, [photo], tmp_path / "masks")
     assert written == tmp_path / "masks" / "photo.png"
     with Image.open(written) as mask:
         assert (mask.mode, mask.size) == ("L", (200, 150))
