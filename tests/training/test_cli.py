@@ -71,7 +71,7 @@ def test_fits_and_predicts(make_dataset, ellipses, tmp_path):
     options = ("--epochs", 1, "--model-option", "depth=1", "--model-option", "base_filters=2")
     done = dataset_train("fit", dataset.path, "--output", tmp_path / "run", *options)
     assert done.returncode == 0, done.stderr
-    assert "IoU on 'validation'" in done.stdout
+    assert "IoU on 'test'" in done.stdout
     assert "epoch 1/1" in done.stderr
 
     Image.fromarray(ellipses(1)[0]["image"]).save(tmp_path / "photo.jpg")
