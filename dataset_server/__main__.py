@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from .app import serve
+from .claim import AlreadyServedError
 from .models import in_words
 from .settings import load_settings
 
@@ -57,8 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         asyncio.run(serve(settings))
-    except OSError as error:
-        print(f"dataset-server: {error}", file=sys.stderr)
+    except (OSError, AlreadyServedError, SQLAlchemyError, ImportError) as error:
+        print(f"dataset-server: cannot start: {error}", file=sys.stderr)
         return 1
     return 0
 

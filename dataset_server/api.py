@@ -1,6 +1,8 @@
 """The views: each reads its request, makes one call, and answers."""
 
+import asyncio
 import json
+import re
 from typing import Any
 
 from aiohttp import web
@@ -10,13 +12,19 @@ from dataset_client.protocol import ID_PATTERN, NAME_PATTERN, VERSION_PATTERN
 
 from .builds import Builds
 from .catalog import Catalog
-from .errors import ForbiddenError, MalformedRequestError, NotFoundError, NotReadyError, UnknownDatasetError
+from .errors import (
+    MalformedRequestError,
+    NotFoundError,
+    NotReadyError,
+    RangeNotSatisfiableError,
+    UnknownDatasetError,
+)
 from .hub import Hub
 from .models import Page, in_words, parse_request
 from .notifications import HEARTBEAT_SECONDS, follow, parse_subscriptions
 from .settings import HandlerSource, Settings
 from .sources import declared_version
-from .store import Dataset, Store, archive_data, shard_data
+from .store import Dataset, Shard, Store, archive_data, shard_data
 
 SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", Store)
@@ -29,7 +37,7 @@ _CHUNK = 1 << 18
 
 async def post_dataset(request: web.Request) -> web.Response:
     """``POST /datasets``: 200 if it is ready, 202 if it is on its way."""
-    answer = await request.app[CATALOG].request(parse_request(await request.read()))
+    answer = await request.app[CATALOG].request(await asyncio.to_thread(parse_request, await request.read()))
     return web.json_response(answer.to_json(), status=200 if answer.is_ready else 202)
 
 
@@ -59,8 +67,9 @@ async def get_dataset(request: web.Request) -> web.Response:
 async def get_manifest(request: web.Request) -> web.Response:
     """``GET /datasets/{id}/manifest``: the manifest, or while it is being made, the part that is sealed."""
     dataset = await _dataset(request)
-    if dataset.manifest is not None:
-        return web.Response(text=dataset.manifest, content_type="application/json")
+    manifest = await request.app[STORE].manifest(dataset.dataset_id)
+    if manifest is not None:
+        return web.Response(text=manifest, content_type="application/json")
     sealed = await request.app[STORE].sealed_shards(dataset.dataset_id)
     shards = [{key: value for key, value in shard_data(shard).items() if key != "url"} for shard in sealed]
     return web.json_response(
@@ -102,12 +111,7 @@ async def get_shard(request: web.Request) -> web.StreamResponse:
         path, offset = builds.work_folder(dataset.dataset_id) / "dataset" / shard.file, 0
     else:
         path, offset = builds.archive_path(dataset.dataset_id), shard.offset
-    try:
-        wanted = range(shard.bytes)[request.http_range]
-    except ValueError as error:
-        raise MalformedRequestError(f"the Range header is malformed: {error}") from error
-    if len(wanted) == 0 and shard.bytes:
-        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{shard.bytes}"})
+    wanted = _wanted_bytes(request, shard)
     response = web.StreamResponse(status=200 if len(wanted) == shard.bytes else 206)
     response.content_type = "application/octet-stream"
     response.content_length = len(wanted)
@@ -116,19 +120,44 @@ async def get_shard(request: web.Request) -> web.StreamResponse:
     if response.status == 206:
         response.headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{shard.bytes}"
     try:
-        file = path.open("rb")
+        file = await asyncio.to_thread(path.open, "rb")
     except FileNotFoundError as error:
         raise NotReadyError("the dataset is being published; ask again in a moment") from error
     with file:
         await response.prepare(request)
         if request.method != "HEAD":
-            file.seek(offset + wanted.start)
+            await asyncio.to_thread(file.seek, offset + wanted.start)
             left = len(wanted)
-            while left and (chunk := file.read(min(_CHUNK, left))):
+            while left and (chunk := await asyncio.to_thread(file.read, min(_CHUNK, left))):
                 await response.write(chunk)
                 left -= len(chunk)
         await response.write_eof()
     return response
+
+
+def _wanted_bytes(request: web.Request, shard: Shard) -> range:
+    """The bytes a request is for (RFC 9110, 14.2): all of them where there is no range that we serve.
+
+    Raises `RangeNotSatisfiableError` for a range outside the shard.
+    """
+    whole = range(shard.bytes)
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers.get("Range", ""))
+    if (
+        match is None
+        or match.groups() == ("", "")
+        or request.headers.get("If-Range", f'"{shard.sha256}"') != f'"{shard.sha256}"'
+    ):
+        return whole
+    first, last = match.groups()
+    if not first:
+        wanted = whole[-int(last) :] if int(last) else whole[:0]
+    elif last and int(last) < int(first):
+        return whole
+    else:
+        wanted = whole[int(first) : int(last) + 1 if last else None]
+    if not wanted:
+        raise RangeNotSatisfiableError(f"the shard has {shard.bytes} bytes", shard.bytes)
+    return wanted
 
 
 async def list_handlers(request: web.Request) -> web.Response:
@@ -156,9 +185,6 @@ async def get_handler(request: web.Request) -> web.Response:
 
 async def notifications(request: web.Request) -> web.StreamResponse:
     """``GET /notifications?topic=…&after=N``: the socket of `dataset_server.notifications`."""
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2] != request.host:
-        raise ForbiddenError("sockets are not opened to other sites")
     wanted = parse_subscriptions(list(request.query.items()))
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=1 << 12)
     await socket.prepare(request)

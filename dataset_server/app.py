@@ -13,9 +13,11 @@ from dataset_client.protocol import MAX_REQUEST_BYTES
 from .api import BUILDS, CATALOG, HUB, SETTINGS, STORE
 from .builds import Builds
 from .catalog import Catalog
+from .claim import claim
 from .environments import Environments
 from .hub import Hub
-from .middlewares import bearer, faults
+from .middlewares import bearer, faults, same_origin
+from .processes import hide_environment
 from .routes import ROUTES
 from .settings import Settings
 from .store import Store
@@ -26,7 +28,7 @@ logger = logging.getLogger(__name__)
 def create_app(settings: Settings) -> web.Application:
     """The application for ``settings``; its resources live from start-up to clean-up."""
     token = settings.token.get_secret_value() if settings.token else None
-    app = web.Application(middlewares=[faults, bearer(token)], client_max_size=MAX_REQUEST_BYTES)
+    app = web.Application(middlewares=[faults, same_origin, bearer(token)], client_max_size=MAX_REQUEST_BYTES)
     app[SETTINGS] = settings
     app[STORE] = Store(settings.database)
     app[HUB] = Hub()
@@ -36,15 +38,16 @@ def create_app(settings: Settings) -> web.Application:
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        await app[STORE].create()
-        environments.clean()
-        app[BUILDS].prepare()
-        await app[CATALOG].resume()
-        yield
-        await app[CATALOG].close()
-        await app[BUILDS].close()
-        await environments.close()
-        await app[STORE].close()
+        with claim(settings.data_dir):
+            await app[STORE].create()
+            environments.clean()
+            app[BUILDS].prepare()
+            await app[CATALOG].resume()
+            yield
+            await app[CATALOG].close()
+            await app[BUILDS].close()
+            await environments.close()
+            await app[STORE].close()
 
     app.cleanup_ctx.append(resources)
     app.add_routes(ROUTES)
@@ -52,7 +55,11 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM; prints the address once it listens."""
+    """Serve until SIGINT or SIGTERM; prints the address once it listens.
+
+    Raises `AlreadyServedError`, or `OSError` where the address cannot be listened on.
+    """
+    hide_environment()
     runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:

@@ -4,23 +4,27 @@ A build's folder outlives the server: who starts again finds the plan and the se
 """
 
 import asyncio
+import errno
 import json
 import logging
-import os
 import shutil
 import time
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import handler_events as events
 from .archive import Published, complete_manifest, publish
 from .environments import Environment, Environments
 from .errors import HandlerFaultError, ServerFault
+from .handler_events import HandlerEvent
 from .hub import Hub
 from .runner import run_command
 from .settings import Settings
 from .sources import Resolved
-from .store import Dataset, Shard, Store
+from .store import Dataset, Shard, Store, insist
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +32,7 @@ _PROGRESS_SECONDS = 0.5
 
 #: After these a second attempt goes on where the first one stopped; after others it starts afresh, since the fault
 #: may lie in what was made so far.
-_RESUMABLE = {"worker_died", "handler_exited", "handler_timeout", "disk_full", "internal_error"}
+_RESUMABLE = {"worker_died", "handler_exited", "handler_timeout", "internal_error"}
 
 
 @dataclass
@@ -55,6 +59,14 @@ class Progress:
         return {"done": self.done, "total": self.total, "rate": round(rate, 2), "eta": eta and round(eta, 1)}
 
 
+@dataclass(frozen=True)
+class Running:
+    """A build under way."""
+
+    attempt: int
+    task: asyncio.Task[None]
+
+
 class Builds:
     """Runs the builds of this server."""
 
@@ -64,7 +76,7 @@ class Builds:
         self._hub = hub
         self._environments = environments
         self._slots = asyncio.Semaphore(settings.concurrent_builds)
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, Running] = {}
         self._progress: dict[str, Progress] = {}
         self.work_root = settings.data_dir / "work"
         self.archive_root = settings.data_dir / "archives"
@@ -94,29 +106,37 @@ class Builds:
         for folder in self.work_root.iterdir():
             dataset = await self._store.dataset(f"{folder.name}.zip")
             if dataset is None or dataset.state == "ready":
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await asyncio.to_thread(_discard, folder)
 
     def start(self, dataset: Dataset, resolved: Resolved) -> None:
-        """Start the build of a dataset that its caller has claimed."""
-        task = asyncio.create_task(self._run(dataset, resolved), name=f"build {dataset.dataset_id}")
-        self._running[dataset.dataset_id] = task
+        """Start the build that its caller has claimed, after the end of an earlier attempt; one that runs goes on."""
+        running = self._running.get(dataset.dataset_id)
+        if running and running.attempt == dataset.attempt:
+            return
+        task = asyncio.create_task(
+            self._run(dataset, resolved, running.task if running else None), name=f"build {dataset.dataset_id}"
+        )
+        self._running[dataset.dataset_id] = Running(dataset.attempt, task)
         task.add_done_callback(lambda _: self._forget(dataset.dataset_id, task))
 
     def _forget(self, dataset_id: str, task: asyncio.Task[None]) -> None:
-        if self._running.get(dataset_id) is task:
+        running = self._running.get(dataset_id)
+        if running and running.task is task:
             del self._running[dataset_id]
             self._progress.pop(dataset_id, None)
 
     async def close(self) -> None:
         """Stop all builds where they are; their states and folders stay, so that the next server goes on."""
-        tasks = list(self._running.values())
+        tasks = [running.task for running in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, dataset: Dataset, resolved: Resolved) -> None:
+    async def _run(self, dataset: Dataset, resolved: Resolved, earlier: asyncio.Task[None] | None) -> None:
         dataset_id, attempt = dataset.dataset_id, dataset.attempt
         work = self.work_folder(dataset_id)
+        if earlier:
+            await asyncio.wait((earlier,))
         try:
             async with self._slots:
                 await self._build(dataset, resolved, work)
@@ -127,10 +147,10 @@ class Builds:
             else:
                 logger.warning("build of %s failed: %s: %s", dataset_id, fault.code, fault)
             if fault.code not in _RESUMABLE:
-                await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-            self._hub.wake(await self._store.fail(dataset_id, attempt, fault.to_event()))
+                await asyncio.to_thread(_discard, work)
+            self._hub.wake(await insist(lambda: self._store.fail(dataset_id, attempt, fault.to_event())))
         else:
-            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+            await asyncio.to_thread(_discard, work)
 
     async def _build(self, dataset: Dataset, resolved: Resolved, work: Path) -> None:
         dataset_id = dataset.dataset_id
@@ -140,37 +160,49 @@ class Builds:
             "dataset": dataset.dataset_name,
             "handler": resolved.entry_point,
             "config": json.loads(dataset.config),
-            "raw_root": str(self._settings.raw_root.resolve()),
-            "work_dir": str(work.resolve()),
+            "raw_root": str(self._settings.raw_root),
+            "work_dir": str(work),
             "workers": self._settings.workers,
-            "die_with_parent": os.getpid(),
         }
-        await asyncio.to_thread(_claim_folder, work, environment)
+        if await asyncio.to_thread(_claim_folder, work, environment):
+            await self._store.forget_shards(dataset_id)
         if not (work / "plan" / "plan.json").exists():
             await self._move(dataset, "planning")
-            await self._command(environment, "plan", request, work)
+            timeout = self._settings.plan_timeout
+            await run_command(environment.python, "plan", request, work, timeout=timeout)
         await self._move(dataset, "building")
         self._progress[dataset_id] = Progress()
-        numbered: dict[str, str] = {}
+        announced: dict[str, str] = {}
 
-        async def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == "progress":
-                await self._tell_progress(dataset_id, int(event["done"]), int(event["total"]))
-            elif event["event"] == "shard":
-                fields = {key: event[key] for key in ("file", "number", "split", "examples", "bytes", "sha256")}
-                numbered[fields["file"]] = fields["sha256"]
-                self._hub.wake(await self._store.seal_shard(Shard(dataset_id=dataset_id, offset=None, **fields)))
+        async def on_event(event: HandlerEvent) -> None:
+            if isinstance(event, events.Progress):
+                await self._tell_progress(dataset_id, event.done, event.total)
+            elif isinstance(event, events.Shard):
+                announced[event.file] = event.sha256
+                shard = Shard(dataset_id=dataset_id, offset=None, **event.model_dump(exclude={"event"}))
+                self._hub.wake(await self._store.seal_shard(shard))
 
-        finished = await self._command(environment, "build", request, work, on_event)
+        finished = await run_command(
+            environment.python,
+            "build",
+            request,
+            work,
+            timeout=self._settings.build_timeout,
+            stall_timeout=self._settings.stall_timeout,
+            on_event=on_event,
+        )
+        assert isinstance(finished, events.Finished)
+        if set(finished.files) != {*announced, *events.METADATA_FILES}:
+            raise HandlerFaultError("handler_protocol", "the handler's last word does not list what it announced")
         await self._move(dataset, "publishing")
-        made = await asyncio.to_thread(self._publish, dataset, resolved, environment, work, finished, numbered)
+        made = await asyncio.to_thread(self._publish, dataset, resolved, environment, work, finished.files, announced)
         told = await self._store.publish(
             dataset_id,
             dataset.attempt,
             size=made.size,
             sha256=made.sha256,
             manifest=made.manifest,
-            offsets={file: made.offsets[file] for file in numbered},
+            offsets={file: made.offsets[file] for file in announced},
         )
         self._hub.wake(told)
         logger.info("build of %s is ready: %d bytes, sha256 %s", dataset_id, made.size, made.sha256)
@@ -181,7 +213,7 @@ class Builds:
         resolved: Resolved,
         environment: Environment,
         work: Path,
-        finished: dict[str, Any],
+        files: Sequence[str],
         sealed: dict[str, str],
     ) -> Published:
         folder = work / "dataset"
@@ -190,19 +222,7 @@ class Builds:
         if environment.runtime:
             handler["dataset_handlers"] = environment.runtime
         complete = complete_manifest(manifest, dataset_id=dataset.dataset_id, handler=handler)
-        return publish(folder, finished["files"], complete, sealed, self.archive_path(dataset.dataset_id))
-
-    async def _command(
-        self,
-        environment: Environment,
-        command: str,
-        request: dict[str, Any],
-        work: Path,
-        on_event: Any = None,
-    ) -> dict[str, Any]:
-        return await run_command(
-            environment.python, command, request, work, self._settings, on_event, self._settings.build_timeout
-        )
+        return publish(folder, files, complete, sealed, self.archive_path(dataset.dataset_id))
 
     async def _move(self, dataset: Dataset, state: str) -> None:
         self._hub.wake(await self._store.set_state(dataset.dataset_id, dataset.attempt, state))
@@ -215,18 +235,28 @@ class Builds:
             self._hub.wake(await self._store.progress(dataset_id, progress.to_json()))
 
 
-def _claim_folder(work: Path, environment: Environment) -> None:
-    """Keep what an earlier attempt left only if it was made in the very same environment."""
+def _claim_folder(work: Path, environment: Environment) -> bool:
+    """Keep what an earlier attempt left only if it was made in the very same environment; whether it starts over."""
     note = work / "environment"
-    if not note.is_file() or note.read_text() != environment.key:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        note.write_text(environment.key)
+    if note.is_file() and note.read_text() == environment.key:
+        return False
+    _discard(work)
+    work.mkdir(parents=True)
+    note.write_text(environment.key)
+    return True
+
+
+def _discard(folder: Path) -> None:
+    """Remove a build's folder; renamed first, so that it is never found half-removed."""
+    if folder.exists():
+        trash = folder.with_name(f"trash-{uuid.uuid4().hex}")
+        folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _as_fault(error: Exception) -> ServerFault:
     if isinstance(error, ServerFault):
         return error
-    if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HandlerFaultError("disk_full", "no space left on the server's disk; free some and ask again")
     return ServerFault(f"the server failed ({type(error).__name__}); its log says more")

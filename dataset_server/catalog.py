@@ -18,13 +18,14 @@ from dataset_client.protocol import MalformedConfigError, canonical_json, hash_d
 
 from .builds import Builds
 from .environments import Environment, Environments
-from .errors import ConfigRefusedError, ServerFault, UnknownDatasetError
+from .errors import ConfigRefusedError, HandlerFaultError, ServerFault, UnknownDatasetError, UnknownVersionError
+from .handler_events import Described
 from .hub import Hub
-from .models import DatasetRequest
+from .models import RequestedDataset
 from .runner import run_command
 from .settings import Settings
-from .sources import Resolved, resolve
-from .store import Dataset, Store, Topic, archive_data
+from .sources import Resolved, resolve, resolve_again
+from .store import Dataset, Store, Topic, archive_data, insist
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +99,10 @@ class Catalog:
             self._resolved[dataset_name, version] = known
         return known
 
-    async def request(self, request: DatasetRequest) -> Answer:
+    async def request(self, request: RequestedDataset) -> Answer:
         """Find or start what is asked for. Raises whatever `ServerFault` can be told at once."""
         resolved = await self.resolve(request.dataset_name, request.handler_version)
-        config = request.canonical
+        config = request.config
         topic_id = hash_dataset_name(request.dataset_name, request.handler_version, config)
         async with self._lock(topic_id):
             topic = await self._store.topic(topic_id)
@@ -124,7 +125,7 @@ class Catalog:
             else:
                 try:
                     await self._attach(topic, resolved, effective)
-                except Exception:
+                except Exception:  # the boundary: no attempt is left open
                     await self._fail(topic, ServerFault("the server failed; its log says more"))
                     raise
             return await self._answer(await self._known(topic_id))
@@ -134,26 +135,25 @@ class Catalog:
         resolved = await self.resolve(dataset_name, version)
         environment = await self._environments.ensure(resolved)
         described = await self._describe(resolved, environment, {})
-        described.pop("event")
-        return {"dataset_name": dataset_name, "resolved_version": resolved.version, **described}
+        shown = described.model_dump(exclude={"event", "effective_config"})
+        return {"dataset_name": dataset_name, "resolved_version": resolved.version, **shown}
 
     async def resume(self) -> None:
-        """Go on with what an earlier server was at."""
+        """Go on with what an earlier server was at; asks nobody beyond this machine."""
         await self._builds.remove_orphans()
         for dataset in await self._store.active_datasets():
-            resolved = await self._resolve_again(dataset)
-            if resolved is None:
-                fault = ServerFault("the server no longer has this handler version; ask again for one that it has")
-                self._hub.wake(await self._store.fail(dataset.dataset_id, dataset.attempt, fault.to_event()))
-            else:
+            source = self._settings.sources.get(dataset.dataset_name)
+            resolved = None
+            if source:
+                version = dataset.resolved_version
+                resolved = await asyncio.to_thread(resolve_again, dataset.dataset_name, source, version)
+            if resolved:
                 self._builds.start(dataset, resolved)
-        for topic in await self._store.unattached_topics():
-            try:
-                resolved = await self.resolve(topic.dataset_name, topic.handler_version)
-            except ServerFault as fault:
-                await self._fail(topic, fault)
             else:
-                self._spawn(topic, resolved)
+                fault = UnknownVersionError("the server was given another version of this handler meanwhile; ask again")
+                self._hub.wake(await self._store.fail(dataset.dataset_id, dataset.attempt, fault.to_event()))
+        for topic in await self._store.unattached_topics():
+            self._spawn(topic, None)
 
     async def close(self) -> None:
         """Stop preparing; what is not attached yet is taken up by the next server."""
@@ -162,29 +162,16 @@ class Catalog:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _resolve_again(self, dataset: Dataset) -> Resolved | None:
-        """The code a dataset was started with, if it can still be had."""
-        source = self._settings.sources.get(dataset.dataset_name)
-        if source is None:
-            return None
-        version = dataset.resolved_version
-        if source.kind == "path":
-            version = version.partition("+")[0]
-        try:
-            resolved = await resolve(dataset.dataset_name, source, version, self._settings.install_timeout)
-        except ServerFault:
-            return None
-        return resolved if resolved.version == dataset.resolved_version else None
-
-    def _spawn(self, topic: Topic, resolved: Resolved) -> None:
+    def _spawn(self, topic: Topic, resolved: Resolved | None) -> None:
         task = asyncio.create_task(self._prepare(topic, resolved), name=f"prepare {topic.topic_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _prepare(self, topic: Topic, resolved: Resolved) -> None:
+    async def _prepare(self, topic: Topic, resolved: Resolved | None) -> None:
         """Install what a request needs, check its config, attach it; any fault becomes its ``failed`` event."""
         try:
-            if await self._store.say(topic.topic_id, "state", {"state": "installing"}):
+            resolved = resolved or await self.resolve(topic.dataset_name, topic.handler_version)
+            if await self._store.say(topic, "state", {"state": "installing"}):
                 self._hub.wake([topic.topic_id])
             environment = await self._environments.ensure(resolved)
             effective = await self._check(resolved, environment, json.loads(topic.config))
@@ -197,22 +184,24 @@ class Catalog:
 
     async def _fail(self, topic: Topic, fault: ServerFault) -> None:
         logger.warning("request %s failed: %s: %s", topic.topic_id, fault.code, fault)
-        await self._store.say(topic.topic_id, "failed", fault.to_event())
+        await insist(lambda: self._store.say(topic, "failed", fault.to_event()))
         self._hub.wake([topic.topic_id])
 
     async def _check(self, resolved: Resolved, environment: Environment, config: dict[str, Any]) -> str:
         """The canonical effective config; raises `ConfigRefusedError`."""
         described = await self._describe(resolved, environment, {"config": config})
-        effective = described.get("effective_config")
-        if not isinstance(effective, dict):
-            raise ServerFault(f"the handler of '{resolved.dataset_name}' gave no effective config")
-        return canonical(effective)
+        if described.effective_config is None:
+            raise HandlerFaultError("handler_protocol", "the handler's description lacks the effective config")
+        return canonical(described.effective_config)
 
-    async def _describe(self, resolved: Resolved, environment: Environment, more: dict[str, Any]) -> dict[str, Any]:
+    async def _describe(self, resolved: Resolved, environment: Environment, more: dict[str, Any]) -> Described:
         request = {"dataset": resolved.dataset_name, "handler": resolved.entry_point, **more}
         async with self._checking:
             with tempfile.TemporaryDirectory(prefix="dataset-describe-") as folder:
-                return await run_command(environment.python, "describe", request, Path(folder), self._settings)
+                timeout = self._settings.describe_timeout
+                answer = await run_command(environment.python, "describe", request, Path(folder), timeout=timeout)
+        assert isinstance(answer, Described)
+        return answer
 
     async def _attach(self, topic: Topic, resolved: Resolved, effective: str) -> None:
         """Tie a request to its dataset, and start that if nobody has."""
@@ -224,11 +213,11 @@ class Catalog:
             )
             if not there:
                 claimed = await self._store.start_build(dataset_id, topic.dataset_name, resolved.version, effective)
-                if claimed:
-                    dataset = await self._store.dataset(dataset_id)
-                    assert dataset is not None
-                    self._builds.start(dataset, resolved)
-            await self._store.attach(topic.topic_id, dataset_id)
+                # One that is active but was not claimed now runs already, or was left behind and is taken up.
+                building = claimed or await self._store.dataset(dataset_id)
+                if building and building.is_active:
+                    self._builds.start(building, resolved)
+            await self._store.attach(topic, dataset_id)
         self._hub.wake([topic.topic_id])
 
     def _is_there(self, dataset: Dataset | None) -> bool:

@@ -51,7 +51,10 @@ class Environments:
         """Remove what an installation left that was cut off."""
         self._root.mkdir(parents=True, exist_ok=True)
         for path in self._root.glob(".partial-*"):
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def find(self, resolved: Resolved) -> Environment | None:
         """The environment of a version, if it was made already."""
@@ -97,7 +100,7 @@ class Environments:
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         index = self._index(resolved)
-        partial = index.with_suffix(f".{uuid.uuid4().hex}.partial")
+        partial = index.with_name(f".partial-{uuid.uuid4().hex}")
         partial.write_text(json.dumps({"key": environment.key, "runtime": environment.runtime}))
         partial.replace(index)
         return environment
@@ -144,11 +147,9 @@ class Environments:
             await self._uv_run(resolved, [*install, "--no-deps", *project], timeout)
         shutil.copyfile(lock, made / LOCK_FILE)
         await self._try_out(resolved, Environment(key, made, runtime), scratch)
-        try:
-            made.rename(target)
-        except OSError:
-            if not environment.python.exists():  # else somebody else was faster, with the same content
-                raise
+        if target.exists():  # its interpreter is gone: Python was upgraded under it
+            target.rename(scratch / "unusable")
+        made.rename(target)
         return environment
 
     async def _runtime(self, resolved: Resolved, scratch: Path) -> tuple[list[str], str]:
@@ -178,7 +179,8 @@ class Environments:
     async def _uv_run(self, resolved: Resolved, arguments: list[str], timeout: float) -> Finished:
         finished = await run_tool([self._uv, *arguments], timeout=timeout)
         if finished.status != 0:
-            if "no version of" in finished.errors and resolved.source.kind == "package":
+            missing = f"no version of {resolved.source.package}" if resolved.source.kind == "package" else None
+            if missing and missing in finished.errors:
                 raise UnknownVersionError(f"there is no {resolved.fingerprint} to install: {finished.tail}")
             raise EnvironmentFailedError(
                 f"version {resolved.version} of '{resolved.dataset_name}' cannot be installed "
@@ -191,7 +193,8 @@ class Environments:
         """Ask the handler to describe itself, before anybody relies on it."""
         request = {"dataset": resolved.dataset_name, "handler": resolved.entry_point}
         try:
-            await run_command(environment.python, "describe", request, scratch, self._settings)
+            timeout = self._settings.describe_timeout
+            await run_command(environment.python, "describe", request, scratch, timeout=timeout)
         except HandlerFaultError as error:
             if error.code == "handler_api_mismatch":
                 raise

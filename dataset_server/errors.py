@@ -13,6 +13,7 @@
     ├── MethodNotAllowedError   method_not_allowed    405
     ├── NotReadyError           not_ready             409
     ├── RequestTooLargeError    request_too_large     413
+    ├── RangeNotSatisfiableError  range_not_satisfiable  416
     ├── ConfigRefusedError      config_refused        422
     ├── UnavailableError        unavailable           503
     ├── EnvironmentFailedError  environment_failed    502
@@ -110,6 +111,16 @@ class RequestTooLargeError(ServerFault):
     """The body is larger than a request may be."""
 
     code, status, title = "request_too_large", 413, "The request is too large"
+
+
+class RangeNotSatisfiableError(ServerFault):
+    """The range lies outside the file of ``size`` bytes."""
+
+    code, status, title = "range_not_satisfiable", 416, "Nothing in that range"
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 class ConfigRefusedError(ServerFault):

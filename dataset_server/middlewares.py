@@ -8,7 +8,16 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from .errors import MethodNotAllowedError, NotFoundError, RequestTooLargeError, ServerFault, UnauthorizedError
+from .errors import (
+    ForbiddenError,
+    MalformedRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RangeNotSatisfiableError,
+    RequestTooLargeError,
+    ServerFault,
+    UnauthorizedError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +30,8 @@ def problem(fault: ServerFault) -> web.Response:
     headers = {"WWW-Authenticate": "Bearer"} if fault.status == 401 else {}
     if fault.status == 503:
         headers["Retry-After"] = "10"
+    if isinstance(fault, RangeNotSatisfiableError):
+        headers["Content-Range"] = f"bytes */{fault.size}"
     return web.Response(
         text=json.dumps(fault.to_problem()),
         status=fault.status,
@@ -43,13 +54,27 @@ async def faults(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         return problem(MethodNotAllowedError(f"{request.method} is not possible here, only {allowed}"))
-    except web.HTTPException:
-        raise  # redirects, unsatisfiable ranges, refused sockets: complete as they are
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        refused = MalformedRequestError(error.text or error.reason)
+        refused.status = error.status
+        return problem(refused)
     except ConnectionError:
         raise  # the client has gone
     except Exception as error:  # the boundary: nothing but a problem document leaves
         logger.exception("%s %s failed", request.method, request.path)
         return problem(ServerFault(f"the server failed ({type(error).__name__}); its log says more"))
+
+
+@web.middleware
+async def same_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a page of another site makes a browser send: sockets, and requests that change something."""
+    origin = request.headers.get("Origin")
+    acts = request.method not in ("GET", "HEAD") or "websocket" in request.headers.get("Upgrade", "").lower()
+    if origin is not None and acts and origin.partition("://")[2] != request.host:
+        raise ForbiddenError("requests on behalf of other sites are refused")
+    return await handler(request)
 
 
 def bearer(token: str | None) -> Middleware:

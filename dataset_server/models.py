@@ -1,6 +1,7 @@
 """What comes in over HTTP, checked: a config arrives as text from a stranger."""
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from dataset_client.protocol import (
     MAX_CONFIG_DEPTH,
     NAME_PATTERN,
+    STATES,
     VERSION_PATTERN,
     MalformedConfigError,
     canonical_json,
@@ -30,10 +32,14 @@ class DatasetRequest(BaseModel):
     dataset_config: dict[str, Any] = Field(default_factory=dict)
     config_md5: str | None = Field(None, description="md5 of the canonical config, to find out early if we disagree.")
 
-    @property
-    def canonical(self) -> str:
-        """The config as canonical JSON."""
-        return canonical_json(self.dataset_config)
+
+@dataclass(frozen=True)
+class RequestedDataset:
+    """A request that was checked; ``config`` is canonical JSON."""
+
+    dataset_name: str
+    handler_version: str
+    config: str
 
 
 class Page(BaseModel):
@@ -42,7 +48,7 @@ class Page(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name | None = None
-    state: str | None = None
+    state: Annotated[str, StringConstraints(pattern=rf"^({'|'.join(STATES)})$")] | None = None
     limit: int = Field(100, ge=1, le=1000)
     offset: int = Field(0, ge=0, le=2**53)
 
@@ -58,17 +64,25 @@ def _refuse_constant(name: str) -> Any:
     raise MalformedRequestError(f"{name} is not JSON")
 
 
-def parse_request(body: bytes) -> DatasetRequest:
+def _integer(text: str) -> int | float:
+    """An integer; one that only a float can be, such as 10000000000000000 for 1e16, is that float."""
+    value = int(text)
+    return float(value) if abs(value) >= 2**53 and len(text) < 310 and int(float(value)) == value else value
+
+
+def parse_request(body: bytes) -> RequestedDataset:
     """Read a request; raises `MalformedRequestError` or `ConfigMd5MismatchError`, saying what is wrong."""
     try:
-        content = json.loads(body, object_pairs_hook=_refuse_doubled, parse_constant=_refuse_constant)
+        content = json.loads(
+            body, object_pairs_hook=_refuse_doubled, parse_constant=_refuse_constant, parse_int=_integer
+        )
     except RecursionError as error:
         raise MalformedRequestError(f"the config is nested deeper than {MAX_CONFIG_DEPTH} levels") from error
     except ValueError as error:
         raise MalformedRequestError(f"the body is not JSON: {error}") from error
     try:
         request = DatasetRequest.model_validate(content)
-        canonical = request.canonical
+        canonical = canonical_json(request.dataset_config)
     except ValidationError as error:
         raise MalformedRequestError(in_words(error)) from error
     except MalformedConfigError as error:
@@ -78,7 +92,7 @@ def parse_request(body: bytes) -> DatasetRequest:
             f"config_md5 is {request.config_md5}, the canonical JSON (RFC 8785) of this config has "
             f"{config_md5(canonical)}; write the config as RFC 8785 says, or leave config_md5 out"
         )
-    return request
+    return RequestedDataset(request.dataset_name, request.handler_version, canonical)
 
 
 def in_words(error: ValidationError) -> str:

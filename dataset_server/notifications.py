@@ -61,7 +61,10 @@ async def follow(socket: web.WebSocketResponse, store: Store, hub: Hub, wanted: 
         finally:
             for task in (sender, reader):
                 task.cancel()
-            await asyncio.gather(sender, reader, return_exceptions=True)
+            ended = await asyncio.gather(sender, reader, return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, Exception):
+                raise outcome
 
 
 async def _send(socket: web.WebSocketResponse, store: Store, news: asyncio.Event, sent: dict[str, int]) -> None:

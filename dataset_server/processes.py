@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ _TOOL_VARIABLES = (
 )
 _TOOL_PREFIXES = ("UV_", "PIP_", "GIT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "XDG_")
 
+_PR_SET_DUMPABLE = 4
 _TAIL_LINES = 20
 _TAIL_BYTES = 4000
 
@@ -67,6 +70,12 @@ def handler_environment(home: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
+
+
+def hide_environment() -> None:
+    """Keep our environment, which may hold a token, from other processes of the same user (Linux; root sees all)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def kill_group(process: Process) -> None:

@@ -1,26 +1,26 @@
 """Runs a handler's commands in its own interpreter and reads what it says; the far side is `dataset_handlers.commands`.
 
-Whatever goes wrong there becomes a `HandlerFaultError` with a code, a sentence and the handler's last lines; the
-process and all it started have ended when the call returns.
+Whatever goes wrong there becomes a `HandlerFaultError` with a code, a sentence and the handler's last lines. When the
+call returns, the process and its group have been killed; only what moved to a session of its own can live on.
 """
 
 import asyncio
-import contextlib
 import json
+import os
 import signal
 import uuid
-from asyncio.subprocess import Process
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from .errors import ConfigRefusedError, HandlerFaultError
+from .handler_events import Described, Fault, Finished, HandlerEvent, Planned, Progress, parse_event
 from .processes import handler_environment, kill_group, last_lines
-from .settings import Settings
 
 HANDLER_API: Final = 1
-_FINAL: Final = {"describe": "described", "plan": "planned", "build": "finished"}
+_FINAL: Final = (Described, Planned, Finished, Fault)
+_ANSWER: Final = {"describe": Described, "plan": Planned, "build": Finished}
 _MAX_LINE: Final = 4 << 20
 _MAX_LOG: Final = 10 << 20
 _LEAVING_SECONDS: Final = 5.0
@@ -31,117 +31,145 @@ async def run_command(
     command: str,
     request: Mapping[str, Any],
     folder: Path,
-    settings: Settings,
-    on_event: Callable[[dict[str, Any]], Any] | None = None,
-    timeout: float | None = None,
-) -> dict[str, Any]:
+    *,
+    timeout: float,
+    stall_timeout: float | None = None,
+    on_event: Callable[[HandlerEvent], Awaitable[None]] | None = None,
+) -> HandlerEvent:
     """Run ``describe``, ``plan`` or ``build``; return the event it ends with.
 
     ``on_event`` is awaited for each event before. ``folder`` is the working directory and takes request and log.
-    Raises `ConfigRefusedError` or `HandlerFaultError`.
+    ``timeout`` bounds the whole command, ``stall_timeout`` the time between two signs of progress, once there was one;
+    both in seconds. Raises `ConfigRefusedError` or `HandlerFaultError`.
     """
+    folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{command}-{uuid.uuid4().hex[:8]}.json"
-    file.write_text(json.dumps({"handler_api": HANDLER_API, **request}))
+    file.write_text(json.dumps({"handler_api": HANDLER_API, "die_with_parent": os.getpid(), **request}))
     log = _Log(folder / f"{command}.log")
+    output, errors = await _Pipe.open(_MAX_LINE), await _Pipe.open(1 << 16)
+    collecting = asyncio.create_task(log.collect(errors.reader))
+    process = None
     try:
-        process = await asyncio.create_subprocess_exec(
-            str(python), "-I", "-m", "dataset_handlers", command, str(file),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=folder,
-            env=handler_environment(folder),
-            limit=_MAX_LINE,
-            start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise HandlerFaultError("handler_exited", f"the handler's interpreter cannot be started: {error}") from error
-    assert process.stdout is not None
-    assert process.stderr is not None
-    collecting = asyncio.create_task(log.collect(process.stderr))
-    final: dict[str, Any] | None = None
-    try:
-        async with asyncio.timeout(timeout or settings.describe_timeout):
-            while line := await _read_line(process.stdout, settings.stall_timeout):
-                event = _parse(line)
-                if event["event"] in (_FINAL[command], "error"):
-                    final = event
-                    break  # whatever it left running may hold the pipe open for ever
-                if on_event is not None:
-                    await on_event(event)
-            status = await _leave(process)
-    except TimeoutError:
-        code, message = (
-            "handler_timeout",
-            f"the handler did not {command} within {timeout or settings.describe_timeout:g} s",
-        )
-        raise HandlerFaultError(code, message, log.tail) from None
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(python), "-I", "-m", "dataset_handlers", command, str(file),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output.write_end,
+                stderr=errors.write_end,
+                cwd=folder,
+                env=handler_environment(folder),
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            message = f"the handler's interpreter cannot be started: {error}"
+            raise HandlerFaultError("handler_exited", message) from error
+        finally:
+            output.close_write_end()
+            errors.close_write_end()
+        final = None
+        status: int | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                final = await _listen(output.reader, stall_timeout, on_event)
+                # Its last word said, it has a moment to go by itself.
+                async with asyncio.timeout(_LEAVING_SECONDS if final else None):
+                    status = await process.wait()
+        except TimeoutError:
+            if final is None:
+                message = f"the handler did not {command} within {timeout:g} s"
+                raise HandlerFaultError("handler_timeout", message) from None
+        kill_group(process)
+        await asyncio.wait((collecting,), timeout=1)
+        return _judge(final, status, command)
     except HandlerFaultError as error:
+        await asyncio.wait((collecting,), timeout=0.2)
         error.log = error.log or log.tail
         raise
     finally:
-        kill_group(process)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(collecting, 2)
+        if process is not None:
+            kill_group(process)
+            await process.wait()
+        collecting.cancel()
+        output.close()
+        errors.close()
         file.unlink(missing_ok=True)
-    return _judge(final, status, command, log.tail)
 
 
-def _judge(final: dict[str, Any] | None, status: int, command: str, log: str) -> dict[str, Any]:
-    if final is not None and final["event"] == "error":
-        code, message = str(final.get("code", "handler_failed")), str(final.get("message", ""))
-        if code == "config_refused":
-            raise ConfigRefusedError(message, list(final.get("faults", [])))
-        if code == "request_malformed" and "handler_api" in message:
-            code = "handler_api_mismatch"
-        raise HandlerFaultError(code, message, log)
-    if final is None or status != 0:
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-        raise HandlerFaultError("handler_exited", f"the handler's '{command}' {how} before it had finished", log)
-    if command == "describe" and final.get("handler_api") != HANDLER_API:
+async def _listen(
+    stream: asyncio.StreamReader,
+    stall_timeout: float | None,
+    on_event: Callable[[HandlerEvent], Awaitable[None]] | None,
+) -> HandlerEvent | None:
+    """Read events up to the last one; None if the handler stops talking before."""
+    patience: float | None = None
+    while line := await _read_line(stream, patience):
+        event = parse_event(line)
+        if isinstance(event, _FINAL):
+            return event  # and not to the end: whatever it left running may hold the pipe open for ever
+        if isinstance(event, Progress):
+            patience = stall_timeout
+        if on_event is not None:
+            await on_event(event)
+    return None
+
+
+async def _read_line(stream: asyncio.StreamReader, patience: float | None) -> bytes:
+    try:
+        return await asyncio.wait_for(stream.readline(), patience)
+    except ValueError:
+        message = f"the handler printed a line of more than {_MAX_LINE} bytes"
+        raise HandlerFaultError("handler_protocol", message) from None
+    except TimeoutError:
+        raise HandlerFaultError("handler_timeout", f"the handler made no progress for {patience:g} s") from None
+
+
+def _judge(final: HandlerEvent | None, status: int | None, command: str) -> HandlerEvent:
+    if isinstance(final, Fault):
+        if final.code == "config_refused":
+            raise ConfigRefusedError(final.message, final.faults)
+        mismatch = final.code == "request_malformed" and "handler_api" in final.message
+        raise HandlerFaultError("handler_api_mismatch" if mismatch else final.code, final.message)
+    if final is None or (status is not None and status != 0):
+        how = f"exited with status {status}"
+        if status is not None and status < 0:
+            how = f"was ended by {signal.Signals(-status).name}"
+        raise HandlerFaultError("handler_exited", f"the handler's '{command}' {how} before it had finished")
+    if not isinstance(final, _ANSWER[command]):
+        raise HandlerFaultError("handler_protocol", f"the handler answered '{command}' with '{final.event}'")
+    if isinstance(final, Described) and final.handler_api != HANDLER_API:
         raise HandlerFaultError(
             "handler_api_mismatch",
-            f"the handler speaks handler_api {final.get('handler_api')!r}, this server {HANDLER_API}; "
+            f"the handler speaks handler_api {final.handler_api!r}, this server {HANDLER_API}; "
             "ask for a version made for this server, or update the server",
-            log,
         )
     return final
 
 
-async def _leave(process: Process) -> int:
-    """The exit status of a process that has said its last word; it has a moment to go by itself."""
-    try:
-        return await asyncio.wait_for(process.wait(), _LEAVING_SECONDS)
-    except TimeoutError:
-        kill_group(process)
-        return await process.wait()
+class _Pipe:
+    """A pipe of our own: asyncio's would make a process's end wait for every child that inherited it."""
 
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport, write_end: int) -> None:
+        self.reader = reader
+        self.write_end = write_end
+        self._transport = transport
 
-async def _read_line(stream: asyncio.StreamReader, stall_timeout: float) -> bytes:
-    try:
-        return await asyncio.wait_for(stream.readline(), stall_timeout)
-    except ValueError:
-        raise HandlerFaultError(
-            "handler_protocol", f"the handler printed a line of more than {_MAX_LINE} bytes"
-        ) from None
-    except TimeoutError:
-        message = f"the handler made no progress for {stall_timeout:g} s"
-        raise HandlerFaultError("handler_timeout", message) from None
+    @classmethod
+    async def open(cls, limit: int) -> "_Pipe":
+        read_end, write_end = os.pipe()
+        reader = asyncio.StreamReader(limit=limit)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", 0)
+        )
+        return cls(reader, transport, write_end)
 
+    def close_write_end(self) -> None:
+        """Leave the writing to the process that inherited it."""
+        os.close(self.write_end)
 
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            return event
-    except (ValueError, RecursionError):
-        pass
-    shown = line[:100].decode(errors="replace").strip()
-    raise HandlerFaultError("handler_protocol", f"the handler printed what is no event: {shown!r}")
+    def close(self) -> None:
+        """Stop reading."""
+        self._transport.close()
 
 
 class _Log:

@@ -8,6 +8,7 @@ Environment variables are called ``DATASET_SERVER_<SETTING>``. In TOML, each dat
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from dataset_client.protocol import DEFAULT_PORT, NAME_PATTERN
 
@@ -119,8 +122,25 @@ class Settings(BaseSettings):
     concurrent_builds: int = Field(1, ge=1, le=64, description="Builds that run at a time; others wait in a queue.")
     install_timeout: Seconds = Field(900, description="Seconds an installation may take.")
     describe_timeout: Seconds = Field(60, description="Seconds a handler may take to check a config.")
+    plan_timeout: Seconds = Field(3600, description="Seconds a handler may take to plan a dataset.")
     build_timeout: Seconds = Field(24 * 3600, description="Seconds a build may take.")
-    stall_timeout: Seconds = Field(900, description="Seconds a handler may work without any progress.")
+    stall_timeout: Seconds = Field(
+        900, description="Seconds between two signs of progress of a build, once there was one."
+    )
+
+    @field_validator("raw_root", "data_dir", "environments_dir")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        # Handlers run in folders of their own, where a relative path would mean something else.
+        return path.expanduser().absolute() if path else path
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_url(cls, url: str | None) -> str | None:
+        try:
+            return url and str(make_url(url).render_as_string(hide_password=False))
+        except ArgumentError as error:
+            raise ValueError(f"not a database URL: {error}") from error
 
     @field_validator("handlers")
     @classmethod
@@ -138,6 +158,8 @@ class Settings(BaseSettings):
             )
         if not self.raw_root.is_dir():
             raise ValueError(f"raw_root {self.raw_root} is not a folder")
+        if shutil.which(self.python) is None:
+            raise ValueError(f"python {self.python} is not a program")
         return self
 
     @property
@@ -152,7 +174,7 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'server.db'}"
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'server.db'}"
 
     @property
     def environments(self) -> Path:
@@ -163,8 +185,10 @@ class Settings(BaseSettings):
 def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
     """Read the settings; ``overrides`` win over the environment, which wins over the TOML file ``config``.
 
-    Raises `pydantic.ValidationError` naming each setting that is wrong.
+    Raises `pydantic.ValidationError` naming each setting that is wrong, and `OSError` for a file that cannot be read.
     """
+    if config and not config.is_file():
+        raise FileNotFoundError(f"there is no file {config}")
 
     class Loaded(Settings):
         @classmethod

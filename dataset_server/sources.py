@@ -18,7 +18,9 @@ from .processes import run_tool
 from .settings import HandlerSource
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SKIPPED = {".git", "__pycache__", "build", "dist", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+_SKIPPED = {".git", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+_SKIPPED_ON_TOP = {"build", "dist"}
+_RELEASE = re.compile(r"v?\d+(\.\d+)*([._+-]?[a-z0-9]+)*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,23 @@ async def resolve(name: str, source: HandlerSource, version: str, timeout: float
     if source.kind == "git":
         return await _resolve_git(name, source, version, timeout)
     if source.kind == "package":
+        if not _RELEASE.fullmatch(version):
+            raise UnknownVersionError(f"'{version}' is no release of '{name}'; releases read like 1.2.3")
         return Resolved(name, version, source, f"{source.package}=={version}")
     return await asyncio.to_thread(_resolve_path, name, source, version)
+
+
+def resolve_again(name: str, source: HandlerSource, resolved_version: str) -> Resolved | None:
+    """The code behind an already resolved version, without asking anybody; None if it cannot be had any more."""
+    if source.kind == "git":
+        return Resolved(name, resolved_version, source, resolved_version)
+    if source.kind == "package":
+        return Resolved(name, resolved_version, source, f"{source.package}=={resolved_version}")
+    try:
+        found = _resolve_path(name, source, resolved_version.rpartition("+")[0])
+    except (UnknownVersionError, OSError, ValueError):
+        return None
+    return found if found.version == resolved_version else None
 
 
 def _resolve_path(name: str, source: HandlerSource, version: str) -> Resolved:
@@ -61,12 +78,12 @@ def declared_version(folder: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part in _SKIPPED or part.endswith(".egg-info") for part in path.relative_to(folder).parts)
-    )
+    def counts(path: Path) -> bool:
+        parts = path.relative_to(folder).parts
+        skipped = any(part in _SKIPPED or part.endswith(".egg-info") for part in parts)
+        return path.is_file() and not skipped and parts[0] not in _SKIPPED_ON_TOP
+
+    return sorted(path for path in folder.rglob("*") if counts(path))
 
 
 def digest_folder(folder: Path) -> str:

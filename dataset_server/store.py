@@ -4,11 +4,13 @@
 what was said on each topic. States change by compare-and-set: a writer that comes too late changes nothing.
 """
 
+import asyncio
 import json
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -30,9 +32,14 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from dataset_client.protocol import TERMINAL_KINDS, Event
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 #: States in which somebody works, or will work, on it.
 ACTIVE = ("resolving", "installing", "queued", "planning", "building", "publishing")
@@ -65,7 +72,7 @@ datasets = Table(
     Column("error", Text),
     Column("archive_bytes", BigInteger),
     Column("archive_sha256", String(64)),
-    Column("manifest", Text),
+    Column("manifest", Text),  # large: read by `Store.manifest` alone
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
 )
@@ -128,7 +135,6 @@ class Dataset:
     error: str | None
     archive_bytes: int | None
     archive_sha256: str | None
-    manifest: str | None
     created_at: float
     finished_at: float | None
 
@@ -136,6 +142,9 @@ class Dataset:
     def is_active(self) -> bool:
         """Whether it is being made."""
         return self.state in ACTIVE
+
+
+_DATASET = [column for column in datasets.c if column.name != "manifest"]
 
 
 @dataclass(frozen=True)
@@ -150,6 +159,21 @@ class Shard:
     bytes: int
     sha256: str
     offset: int | None
+
+
+async def insist(action: Callable[[], Awaitable[_T]]) -> _T:
+    """Do what must not be lost, such as telling how an attempt ended, until the database takes it.
+
+    A database that is locked, or a disk that is full, is waited for.
+    """
+    pause = 0.5
+    while True:
+        try:
+            return await action()
+        except SQLAlchemyError:
+            logger.exception("the database refuses; trying again in %g s", pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 30.0)
 
 
 class Store:
@@ -188,8 +212,12 @@ class Store:
     async def begin_attempt(
         self, topic_id: str, dataset_name: str, handler_version: str, config: str, resolved_version: str
     ) -> Topic:
-        """Open the next attempt of a request, not yet tied to a dataset."""
+        """Open the next attempt of a request, not yet tied to a dataset; one that has not ended is cancelled."""
         async with self._writing.begin() as db:
+            active = select(topics.c.topic_id).where(topics.c.topic_id == topic_id, topics.c.state.in_(ACTIVE))
+            if (await db.execute(active)).one_or_none():
+                message = "the handler version means something else now; a new attempt begins"
+                await _append(db, [topic_id], "cancelled", {"message": message})
             changed = await db.execute(
                 update(topics)
                 .where(topics.c.topic_id == topic_id)
@@ -224,38 +252,43 @@ class Store:
             rows = await db.execute(select(topics).where(topics.c.state.in_(ACTIVE), topics.c.dataset_id.is_(None)))
             return [Topic(**row._mapping) for row in rows]
 
-    async def attach(self, topic_id: str, dataset_id: str) -> None:
-        """Tie a request to its dataset, and tell it where that stands: the state, and every shard sealed so far."""
+    async def attach(self, topic: Topic, dataset_id: str) -> None:
+        """Tie an attempt to its dataset, and tell it where that stands: the state, and every shard sealed so far.
+
+        A dataset that has ended meanwhile ends the attempt too. Nothing happens if the attempt has ended.
+        """
+        topic_id = topic.topic_id
         async with self._writing.begin() as db:
-            dataset = (await db.execute(select(datasets).where(datasets.c.dataset_id == dataset_id))).one()
-            await db.execute(
-                update(topics).where(topics.c.topic_id == topic_id).values(dataset_id=dataset_id, state=dataset.state)
-            )
+            row = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one()
+            dataset = Dataset(**row._mapping)
+            if not await _move_topic(db, topic, {"dataset_id": dataset_id, "state": dataset.state}):
+                return
             if dataset.state == "ready":
-                await _append(db, [topic_id], "ready", _ready_data(Dataset(**dataset._mapping)))
+                await _append(db, [topic_id], "ready", _ready_data(dataset))
+                return
+            if not dataset.is_active:
+                await _append(db, [topic_id], dataset.state, json.loads(dataset.error or "{}"))
                 return
             await _append(db, [topic_id], "state", {"state": dataset.state, "dataset_id": dataset_id})
             sealed = await db.execute(select(shards).where(shards.c.dataset_id == dataset_id).order_by(shards.c.number))
             for row in sealed:
                 await _append(db, [topic_id], "shard", shard_data(Shard(**row._mapping)))
 
-    async def say(self, topic_id: str, kind: str, data: dict[str, Any]) -> bool:
-        """Say something on one active topic; a ``state`` or terminal event changes its state too."""
+    async def say(self, topic: Topic, kind: str, data: dict[str, Any]) -> bool:
+        """Say something on an attempt that has not ended; a ``state`` or terminal event changes its state too."""
         async with self._writing.begin() as db:
             state = data["state"] if kind == "state" else kind if kind in TERMINAL_KINDS else topics.c.state
-            changed = await db.execute(
-                update(topics).where(topics.c.topic_id == topic_id, topics.c.state.in_(ACTIVE)).values(state=state)
-            )
-            if changed.rowcount:
-                await _append(db, [topic_id], kind, data)
-            return bool(changed.rowcount)
+            moved = await _move_topic(db, topic, {"state": state})
+            if moved:
+                await _append(db, [topic.topic_id], kind, data)
+            return moved
 
     # -- datasets
 
     async def dataset(self, dataset_id: str) -> Dataset | None:
         """A dataset, if anybody ever asked for it."""
         async with self._engine.connect() as db:
-            row = (await db.execute(select(datasets).where(datasets.c.dataset_id == dataset_id))).one_or_none()
+            row = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one_or_none()
             return Dataset(**row._mapping) if row else None
 
     async def list_datasets(
@@ -270,7 +303,7 @@ class Store:
         async with self._engine.connect() as db:
             total = (await db.execute(select(func.count()).select_from(datasets).where(wanted))).scalar_one()
             rows = await db.execute(
-                select(datasets)
+                select(*_DATASET)
                 .where(wanted)
                 .order_by(datasets.c.created_at.desc(), datasets.c.dataset_id)
                 .limit(limit)
@@ -282,12 +315,14 @@ class Store:
         """Datasets somebody was making, oldest first."""
         async with self._engine.connect() as db:
             rows = await db.execute(
-                select(datasets).where(datasets.c.state.in_(ACTIVE)).order_by(datasets.c.created_at)
+                select(*_DATASET).where(datasets.c.state.in_(ACTIVE)).order_by(datasets.c.created_at)
             )
             return [Dataset(**row._mapping) for row in rows]
 
-    async def start_build(self, dataset_id: str, dataset_name: str, resolved_version: str, config: str) -> bool:
-        """Claim a new build of a dataset that is not being made; False if somebody else was faster."""
+    async def start_build(
+        self, dataset_id: str, dataset_name: str, resolved_version: str, config: str
+    ) -> Dataset | None:
+        """Claim a new build of a dataset that is not being made; None if somebody else was faster."""
         async with self._writing.begin() as db:
             row = (await db.execute(select(datasets.c.state).where(datasets.c.dataset_id == dataset_id))).one_or_none()
             if row is None:
@@ -302,24 +337,28 @@ class Store:
                         created_at=time.time(),
                     )
                 )
-                return True
-            if row.state in ACTIVE:
-                return False
-            await db.execute(
-                update(datasets)
-                .where(datasets.c.dataset_id == dataset_id)
-                .values(
-                    state="queued",
-                    attempt=datasets.c.attempt + 1,
-                    error=None,
-                    archive_bytes=None,
-                    archive_sha256=None,
-                    manifest=None,
-                    finished_at=None,
+            elif row.state in ACTIVE:
+                return None
+            else:
+                fresh = dict.fromkeys(("error", "archive_bytes", "archive_sha256", "manifest", "finished_at"))
+                await db.execute(
+                    update(datasets)
+                    .where(datasets.c.dataset_id == dataset_id)
+                    .values(state="queued", attempt=datasets.c.attempt + 1, **fresh)
                 )
-            )
+                await db.execute(delete(shards).where(shards.c.dataset_id == dataset_id))
+            claimed = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one()
+            return Dataset(**claimed._mapping)
+
+    async def manifest(self, dataset_id: str) -> str | None:
+        """The manifest of a dataset, once it is ready."""
+        async with self._engine.connect() as db:
+            return (await db.execute(select(datasets.c.manifest).where(datasets.c.dataset_id == dataset_id))).scalar()
+
+    async def forget_shards(self, dataset_id: str) -> None:
+        """Forget the sealed shards of a build that starts over."""
+        async with self._writing.begin() as db:
             await db.execute(delete(shards).where(shards.c.dataset_id == dataset_id))
-            return True
 
     async def set_state(self, dataset_id: str, attempt: int, state: str) -> list[str]:
         """Move a build on, and tell its topics; returns them. Nothing happens if this attempt is over."""
@@ -334,9 +373,11 @@ class Store:
     async def seal_shard(self, shard: Shard) -> list[str]:
         """Note a sealed shard once, and tell the topics of its dataset; returns them."""
         async with self._writing.begin() as db:
-            known = select(shards.c.file).where(shards.c.dataset_id == shard.dataset_id, shards.c.file == shard.file)
-            if (await db.execute(known)).one_or_none():
+            same = (shards.c.dataset_id == shard.dataset_id, shards.c.file == shard.file)
+            known = (await db.execute(select(shards.c.sha256).where(*same))).scalar()
+            if known == shard.sha256:
                 return []
+            await db.execute(delete(shards).where(*same))
             await db.execute(insert(shards).values(**vars(shard)))
             told = await _active_topics(db, shard.dataset_id)
             await _append(db, told, "shard", shard_data(shard))
@@ -364,11 +405,14 @@ class Store:
             }
             if not await _move(db, dataset_id, attempt, values):
                 return []
+            await db.execute(
+                delete(shards).where(shards.c.dataset_id == dataset_id, shards.c.file.not_in(list(offsets)))
+            )
             for file, offset in offsets.items():
                 await db.execute(
                     update(shards).where(shards.c.dataset_id == dataset_id, shards.c.file == file).values(offset=offset)
                 )
-            row = (await db.execute(select(datasets).where(datasets.c.dataset_id == dataset_id))).one()
+            row = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one()
             return await _end(db, dataset_id, "ready", _ready_data(Dataset(**row._mapping)))
 
     async def fail(self, dataset_id: str, attempt: int, error: dict[str, Any]) -> list[str]:
@@ -433,6 +477,15 @@ async def _move(db: AsyncConnection, dataset_id: str, attempt: int, values: dict
     return bool(changed.rowcount)
 
 
+async def _move_topic(db: AsyncConnection, topic: Topic, values: dict[str, Any]) -> bool:
+    changed = await db.execute(
+        update(topics)
+        .where(topics.c.topic_id == topic.topic_id, topics.c.attempt == topic.attempt, topics.c.state.in_(ACTIVE))
+        .values(**values)
+    )
+    return bool(changed.rowcount)
+
+
 async def _active_topics(db: AsyncConnection, dataset_id: str) -> list[str]:
     rows = await db.execute(
         select(topics.c.topic_id).where(topics.c.dataset_id == dataset_id, topics.c.state.in_(ACTIVE))
@@ -472,7 +525,7 @@ async def _append(db: AsyncConnection, topic_ids: Iterable[str], kind: str, data
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's "begin" below opens the transactions
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

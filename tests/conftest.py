@@ -59,7 +59,7 @@ def server(raw_root, environments_dir, plugin_sources, tmp_path_factory):
         tmp_path_factory.mktemp("server"),
         environments_dir,
         handlers=plugin_sources,
-        settings={"stall_timeout": 3.0, "workers": 2},
+        settings={"stall_timeout": 3.0, "plan_timeout": 8.0, "workers": 2},
     ).start()
     yield running
     assert running.stop() == 0

@@ -1,8 +1,10 @@
 """A real server as a subprocess, and a plain client for what it says: shared by tests and the demo's own checks."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,6 +31,8 @@ class Server:
     settings: dict = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
+    folder: Path = ROOT
+    shown_data_dir: str = ""
     process: subprocess.Popen | None = None
     url: str = ""
 
@@ -40,11 +44,16 @@ class Server:
             lines += [f"[handlers.{name}]", f"source = {json.dumps(source)}"]
         config.write_text("\n".join(lines))
         command = [sys.executable, "-m", "dataset_server", "serve", "--config", str(config), "--port", str(self.port)]
-        command += ["--raw-root", str(self.raw_root), "--data-dir", str(self.data_dir)]
-        environment = {**os.environ, "DATASET_SERVER_ENVIRONMENTS_DIR": str(self.environments_dir), **self.environment}
+        command += ["--raw-root", str(self.raw_root), "--data-dir", self.shown_data_dir or str(self.data_dir)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "DATASET_SERVER_ENVIRONMENTS_DIR": str(self.environments_dir),
+            **self.environment,
+        }
         self.log = (self.data_dir / "test-server.log").open("a")
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, cwd=ROOT
+            command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, cwd=self.folder
         )
         line = self.process.stdout.readline()
         assert "listens on" in line, (self.data_dir / "test-server.log").read_text()
@@ -59,9 +68,24 @@ class Server:
         assert self.process is not None
         self.process.send_signal(how)
         status = self.process.wait(20)
+        self.check_events()
         self.process.stdout.close()
         self.log.close()
         return status
+
+    def check_events(self) -> None:
+        """Numbers rise without a double, and each attempt that has ended ended once, with its last event."""
+        with contextlib.closing(sqlite3.connect(self.data_dir / "server.db")) as database:
+            topics = dict(database.execute("SELECT topic_id, attempt FROM topics WHERE state IN ('ready', 'failed')"))
+            rows = list(database.execute("SELECT topic_id, attempt, kind FROM events ORDER BY topic_id, number"))
+        said: dict[tuple[str, int], list[str]] = {}
+        for topic_id, attempt, kind in rows:
+            said.setdefault((topic_id, attempt), []).append(kind)
+        for (topic_id, attempt), kinds in said.items():
+            ends = [kind for kind in kinds if kind in ("ready", "failed", "cancelled")]
+            assert len(ends) <= 1, (topic_id, attempt, kinds)
+            assert not ends or kinds[-1] == ends[0], (topic_id, attempt, kinds)
+            assert ends or topics.get(topic_id) != attempt, (topic_id, attempt, kinds)
 
     def post(self, name: str, config: dict, version: str = VERSION, **more) -> requests.Response:
         body = {"dataset_name": name, "handler_version": version, "dataset_config": config, **more}

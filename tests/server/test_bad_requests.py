@@ -109,8 +109,26 @@ def test_bad_subscriptions(server):
         answer = server.get(f"notifications?{query}")
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request"), query
     topic = f"topic=coco_1_{'0' * 32}.zip"
-    refused = server.get(f"notifications?{topic}", headers={"Origin": "https://elsewhere.example"})
-    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    plain = server.get(f"notifications?{topic}")
+    assert (plain.status_code, plain.json()["code"]) == (400, "malformed_request")
+
+
+def test_pages_of_other_sites_are_refused(server):
+    elsewhere = {"Origin": "https://elsewhere.example"}
+    topic = f"topic=coco_1_{'0' * 32}.zip"
+    for answer in (
+        server.get(f"notifications?{topic}", headers={**elsewhere, "Connection": "Upgrade", "Upgrade": "websocket"}),
+        requests.post(
+            f"{server.api}/datasets", data=b"{}", headers={**elsewhere, "Content-Type": "text/plain"}, timeout=9
+        ),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+def test_large_floats_are_the_numbers_the_client_means(server):
+    """1e16 is canonically 10000000000000000: no integer that JSON can carry exactly, but that very float."""
+    answer = server.post("tones", {"brighter": 10**16}, version="1.0")
+    assert answer.json()["code"] == "config_refused", "understood, and found to be too bright"
 
 
 def test_a_client_that_leaves(server):

@@ -1,8 +1,15 @@
 """A server that is stopped or killed: no process stays behind, and the next one goes on where it was."""
 
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
-from tests.support import processes_mentioning, wait_until
+import pytest
+import requests
+
+from tests.support import PLUGINS, ROOT, Server, git, processes_mentioning, wait_until
 
 SLOW = {"fault": "slow", "count": 96, "examples_per_shard": 12}
 
@@ -31,15 +38,12 @@ def undisturbed(make_server, plugin_sources) -> str:
 
 def test_killed_in_the_middle_of_a_build(make_server, plugin_sources):
     second, answer, kept = start_and_stop_midway(make_server, plugin_sources, signal.SIGKILL)
-    folder = second.data_dir / "work" / answer["dataset_id"].removesuffix(".zip") / "dataset"
-    before = {
-        shard["file"]: (folder / shard["file"]).stat().st_ino for shard in kept if (folder / shard["file"]).exists()
-    }
+    first_progress = next(event for event in second.events(answer["topic_id"]) if event["kind"] == "progress")
     events = second.events(answer["topic_id"])
     assert events[-1]["kind"] == "ready"
     files = [event["data"]["file"] for event in events if event["kind"] == "shard"]
     assert len(files) == len(set(files)) == 8, "no shard is announced twice"
-    assert len(before) == len(kept)
+    assert first_progress["data"]["done"] >= 12 * len(kept), "sealed shards are not made again"
     assert events[-1]["data"]["archive"]["sha256"] == undisturbed(make_server, plugin_sources)
 
 
@@ -67,3 +71,82 @@ def test_an_archive_that_was_lost_is_made_again(make_server, plugin_sources):
     (server.data_dir / "archives" / first["dataset_id"]).unlink()
     assert server.get(f"datasets/{first['dataset_id']}/archive").json()["code"] == "not_ready"
     assert server.make("tones", {}, version="1.0")["archive"]["sha256"] == first["archive"]["sha256"]
+
+
+def test_one_server_per_data_folder(make_server, plugin_sources, tmp_path):
+    first = make_server("claimed", handlers=plugin_sources)
+    command = [sys.executable, "-m", "dataset_server", "serve", "--raw-root", str(first.raw_root), "--port", "0"]
+    second = subprocess.run(
+        [*command, "--data-dir", str(first.data_dir)], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert second.returncode == 1
+    assert f"served by process {first.process.pid}" in second.stderr
+    assert first.make("tones", {}, version="1.0")["kind"] == "ready"
+    first.stop(signal.SIGKILL)
+    assert make_server("claimed", handlers=plugin_sources).get("datasets").json()["total"] == 1
+
+
+def test_relative_folders(raw_root, environments_dir, tmp_path):
+    """Handlers run in other folders than the server; what it was given must mean the same there."""
+    (tmp_path / "raw").symlink_to(raw_root)
+    server = Server(Path("raw"), tmp_path / "data", environments_dir, folder=tmp_path, shown_data_dir="data").start()
+    assert server.make("duts", {"limit": 4})["kind"] == "ready"
+    assert server.stop() == 0
+
+
+def test_a_build_goes_on_when_its_repository_is_gone(make_server, tmp_path):
+    repository = tmp_path / "repository"
+    shutil.copytree(PLUGINS / "faulty", repository)
+    git("init", "--quiet", "--initial-branch", "main", cwd=repository)
+    git("add", "-A", cwd=repository)
+    git("commit", "--quiet", "-m", "one", cwd=repository)
+    git("tag", "v1", cwd=repository)
+    sources = {"faulty": f"git+file://{repository}@{{version}}"}
+    first = make_server("git", handlers=sources, settings={"workers": 2})
+    assert first.make("faulty", {"count": 1}, version="v1")["kind"] == "ready"
+    answer = first.post("faulty", SLOW, version="v1").json()
+    assert wait_until(lambda: len(sealed(first, answer["dataset_id"])) >= 1)
+    first.stop(signal.SIGKILL)
+    repository.rename(tmp_path / "elsewhere")
+    second = make_server("git", handlers=sources, settings={"workers": 2})
+    assert second.events(answer["topic_id"])[-1]["kind"] == "ready"
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(make_server, plugin_sources, tmp_path):
+    environments = tmp_path / "own-environments"
+    server = make_server(handlers=plugin_sources, environments_dir=environments)
+    assert server.make("tones", {}, version="1.0")["kind"] == "ready"
+    (interpreter,) = environments.glob("*/bin/python")
+    interpreter.unlink()
+    assert server.make("tones", {"seed": 2}, version="1.0")["kind"] == "ready"
+
+
+def test_a_server_with_a_token(raw_root, environments_dir, tmp_path):
+    token = "a token of the test"
+    server = Server(raw_root, tmp_path / "data", environments_dir, environment={"DATASET_SERVER_TOKEN": token}).start()
+    url = f"{server.api}/datasets"
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}):
+        refused = requests.get(url, headers=headers, timeout=10)
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+    assert requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10).status_code == 200
+    assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--config", "/nowhere/settings.toml"], "there is no file"),
+        (["--raw-root", "/nowhere"], "raw_root"),
+        (["--host", "0.0.0.0"], "token"),
+        (["--port", "99999"], "port"),
+    ],
+)
+def test_wrong_settings_stop_the_start(raw_root, tmp_path, options, words):
+    command = [sys.executable, "-m", "dataset_server", "serve", "--raw-root", str(raw_root)]
+    run = subprocess.run(
+        [*command, "--data-dir", str(tmp_path), *options], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert run.returncode == 2
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,9 @@ from dataset_handlers import BadSampleError, HandlerConfig, Sample, SampleHandle
 class Config(HandlerConfig):
     """What goes wrong, and where."""
 
-    fault: Literal["none", "raise", "exit", "segfault", "hang", "fork", "loud", "wrong_shape", "bad", "slow"] = "none"
+    fault: Literal[
+        "none", "raise", "exit", "segfault", "hang", "fork", "escape", "loud", "wrong_shape", "bad", "slow"
+    ] = "none"
     where: Literal["samples", "examples"] = "examples"
     count: int = Field(40, ge=0, description="Samples.")
     marker: str = Field("", description="A file that is written when work begins.")
@@ -68,6 +71,9 @@ class Handler(SampleHandler):
                     file.write(f"{os.getpid()}\n")
                 time.sleep(3600)
             raise KeyError("left a child behind")
+        if self.fault == "escape":
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+            raise KeyError("left a child behind, elsewhere")
         if self.fault == "loud":
             for _ in range(20_000):
                 print("x" * 200, file=sys.stderr)

@@ -1,0 +1,68 @@
+"""One server per data folder, without file locks (they lie on network file systems).
+
+``server.claim`` names the process that serves the folder, by process id, its start time and the boot of its machine. It
+appears by link, which fails if it is there; one whose process is gone is taken over.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class AlreadyServedError(Exception):
+    """Another server works on this data folder."""
+
+
+@contextlib.contextmanager
+def claim(data_dir: Path) -> Iterator[None]:
+    """Hold the folder while the context lasts; raises `AlreadyServedError`."""
+    path = data_dir / "server.claim"
+    ours = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    partial = data_dir / f".server.claim.{uuid.uuid4().hex}.partial"
+    partial.write_text(json.dumps(ours))
+    try:
+        while True:
+            try:
+                os.link(partial, path)
+                break
+            except FileExistsError:
+                if holder := _living_holder(path):
+                    raise AlreadyServedError(
+                        f"{data_dir} is served by process {holder['pid']} on {holder['host']}; stop that first, use "
+                        f"another data folder, or remove {path} if that machine no longer exists"
+                    ) from None
+                path.unlink(missing_ok=True)
+        yield
+        path.unlink(missing_ok=True)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _living_holder(path: Path) -> dict[str, object] | None:
+    try:
+        holder: dict[str, object] = json.loads(path.read_text())
+        if holder["host"] != socket.gethostname():
+            return holder  # who can tell
+        alive = holder["boot"] == _boot() and holder["started"] == _started(int(str(holder["pid"])))
+    except (OSError, ValueError, KeyError):
+        return None
+    return holder if alive else None
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

@@ -1,0 +1,90 @@
+"""What a handler process may say, checked line by line: it is foreign code, and names of files come from it."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from .errors import HandlerFaultError
+
+METADATA_FILES = ("features.json", "dataset_info.json", "lineage.jsonl", "manifest.json")
+
+_Split = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+#: Never a path: what is called otherwise is neither stored nor served.
+_ShardFile = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*-[a-z][a-z0-9_]*\.tfrecord-\d{5,9}-of-\d{5,9}$", max_length=200)
+]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Described(_Event):
+    """The answer to ``describe``; everything beyond these fields is passed on as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    event: Literal["described"]
+    handler_api: Any = None
+    effective_config: dict[str, Any] | None = None
+
+
+class Planned(_Event):
+    """The answer to ``plan``."""
+
+    event: Literal["planned"]
+
+
+class Progress(_Event):
+    """How many samples of how many are done."""
+
+    event: Literal["progress"]
+    done: _Count
+    total: _Count
+
+
+class Shard(_Event):
+    """A sealed shard."""
+
+    event: Literal["shard"]
+    number: _Count
+    file: _ShardFile
+    split: _Split
+    examples: _Count
+    bytes: _Count
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Finished(_Event):
+    """The end of ``build``: every file of the dataset, shards first."""
+
+    event: Literal["finished"]
+    files: tuple[_ShardFile | Literal["features.json", "dataset_info.json", "lineage.jsonl", "manifest.json"], ...]
+
+
+class Fault(_Event):
+    """Why a command failed."""
+
+    event: Literal["error"]
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = "handler_failed"
+    message: str = ""
+    faults: list[dict[str, str]] = []
+
+
+HandlerEvent = Described | Planned | Progress | Shard | Finished | Fault
+
+_EVENTS: TypeAdapter[HandlerEvent] = TypeAdapter(Annotated[HandlerEvent, Field(discriminator="event")])
+
+
+def parse_event(line: bytes) -> HandlerEvent:
+    """Read one line; raises `HandlerFaultError` (``handler_protocol``) for what is no event."""
+    try:
+        return _EVENTS.validate_python(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        shown = line[:100].decode(errors="replace").strip()
+        reason = f" ({error.errors()[0]['msg']})" if isinstance(error, ValidationError) else ""
+        raise HandlerFaultError(
+            "handler_protocol", f"the handler printed what is no event{reason}: {shown!r}"
+        ) from error

@@ -1,0 +1,45 @@
+"""A handler package that speaks the protocol and lies in it, as its config says."""
+
+import json
+import sys
+from pathlib import Path
+
+command, request = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+lie = request.get("config", {}).get("lie")
+shard = {
+    "event": "shard",
+    "number": 0,
+    "file": "liar-train.tfrecord-00000-of-00001",
+    "split": "train",
+    "examples": 1,
+    "bytes": 16,
+    "sha256": "0" * 64,
+}
+
+
+def say(**event: object) -> None:
+    """Print one event."""
+    print(json.dumps(event), flush=True)
+
+
+if command == "describe":
+    say(event="described", handler_api=1, options={}, effective_config={"lie": lie})
+elif command == "plan":
+    (Path(request["work_dir"]) / "plan").mkdir(parents=True)
+    say(event="planned")
+elif lie == "path":
+    say(**{**shard, "file": "../../../server.db"})
+elif lie == "absolute":
+    say(event="finished", files=["/etc/passwd"])
+elif lie == "no fields":
+    say(event="shard")
+elif lie == "wrong types":
+    say(event="progress", done="many", total=None)
+elif lie == "not announced":
+    say(event="finished", files=[shard["file"]])
+elif lie == "garbage":
+    print("All done! \x00\xff")
+elif lie == "huge line":
+    print("x" * 10_000_000)
+elif lie == "wrong answer":
+    say(event="planned")
