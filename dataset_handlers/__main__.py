@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     with _events() as out:
 
         def emit(event: dict[str, Any]) -> None:
-            out.write(json.dumps(event, separators=(",", ":"), ensure_ascii=False) + "\n")
+            out.write(json.dumps(event, separators=(",", ":")) + "\n")
             out.flush()
 
         try:
@@ -83,7 +83,7 @@ def _request(options: argparse.Namespace) -> Any:
         if options.request is not None:
             return json.loads(options.request.read_bytes())
         config = json.loads(options.config.read_bytes()) if options.config else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{options.request or options.config} cannot be read: {error}") from error
     request = {"handler_api": HANDLER_API, "dataset": options.dataset, "config": config}
     for name in ("raw_root", "work_dir", "workers"):
@@ -98,10 +98,12 @@ def _events() -> Iterator[IO[str]]:
     sys.stdout.flush()
     private = os.dup(1)
     os.dup2(2, 1)
+    out = os.fdopen(private, "w", encoding="utf-8")
     try:
-        with os.fdopen(private, "w", encoding="utf-8") as out:
-            yield out
+        yield out
     finally:
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more, and that has been noticed
+            out.close()
         os.dup2(2, 1)
 
 

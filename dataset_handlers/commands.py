@@ -21,7 +21,7 @@ again. When every shard of the plan is sealed it writes the metadata and says ``
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,17 @@ from .shards import SealedShard, WorkFolder
 
 Emit = Callable[[dict[str, Any]], None]
 
+_KINDS: dict[type, str] = {str: "a string", dict: "an object", list: "a list", int: "a whole number"}
+_FIELDS: dict[str, type] = {
+    "handler": str,
+    "config": dict,
+    "raw_root": str,
+    "work_dir": str,
+    "shards": list,
+    "workers": int,
+    "die_with_parent": int,
+}
+
 
 def check_request(request: Any) -> dict[str, Any]:
     """The request, if it is one of this version; raises `RequestError`."""
@@ -48,7 +59,20 @@ def check_request(request: Any) -> dict[str, Any]:
             f"this package speaks handler_api {HANDLER_API}, the request {request.get('handler_api')!r}; "
             "use versions of server and handler that agree"
         )
+    for name, kind in _FIELDS.items():
+        value = request.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise RequestError(f"'{name}' of a request is {_KINDS[kind]}, not {value!r:.80}")
+    if request.get("workers") is not None and request["workers"] < 1:
+        raise RequestError("a build needs one worker or more")
     return request
+
+
+def _required(request: Mapping[str, Any], *names: str) -> list[Any]:
+    """The values of these fields; raises `RequestError` for those that lack."""
+    if missing := [name for name in names if request.get(name) is None]:
+        raise RequestError(f"the request lacks {', '.join(missing)}")
+    return [request[name] for name in names]
 
 
 def effective_config(handler: type[DatasetHandler], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +84,7 @@ def effective_config(handler: type[DatasetHandler], config: Mapping[str, Any]) -
 
 def describe(request: Mapping[str, Any], emit: Emit) -> None:
     """Say which options a handler has, and what a config means to it."""
-    handler = load_handler(request.get("handler", request["dataset"]))
+    handler = load_handler(request.get("handler") or request["dataset"])
     event: dict[str, Any] = {
         "event": "described",
         "handler_api": HANDLER_API,
@@ -69,7 +93,7 @@ def describe(request: Mapping[str, Any], emit: Emit) -> None:
     event["doc"] = (handler.__doc__ or "").strip()
     if issubclass(handler, SampleHandler):
         event["schema"] = handler.Config.model_json_schema()
-    if "config" in request:
+    if request.get("config") is not None:
         event["effective_config"] = effective_config(handler, request["config"])
     emit(event)
 
@@ -80,7 +104,7 @@ def plan(request: Mapping[str, Any], emit: Emit) -> None:
     work.create()
     if isinstance(handler, SampleHandler):
         made = handler.plan(request["dataset"], work)
-        _refuse_too_many(handler.options.max_quarantined_share, len(made.rejected), made, made.rejected[:1])
+        _refuse_too_many(handler, made, 0, ())
     else:
         made = plan_external(request["dataset"], type(handler), request["config"], work)
     emit(
@@ -98,6 +122,8 @@ def build(request: Mapping[str, Any], emit: Emit) -> None:
     handler, work = _open(request)
     work.remove_partial()
     made = Plan.load(work.plan)
+    if (made.dataset, made.config) != (request["dataset"], effective_config(type(handler), request["config"])):
+        raise RequestError(f"the plan in {work.plan} is for another dataset or config; plan again")
     if isinstance(handler, SampleHandler):
         sealed = _build_shards(request, handler, work, made, emit)
         if len(sealed) < len(made.shards):
@@ -120,9 +146,10 @@ def _build_shards(
         if record := work.read_sealed(shard):
             sealed[shard.number] = record
     asked = request.get("shards")
-    numbers = {shard.number for shard in made.shards} if asked is None else set(asked)
-    if unknown := numbers - {shard.number for shard in made.shards}:
-        raise RequestError(f"the plan has no shards {sorted(unknown)}")
+    planned = {shard.number for shard in made.shards}
+    if unknown := [number for number in asked or () if not isinstance(number, int) or number not in planned]:
+        raise RequestError(f"the plan has no shards {unknown}")
+    numbers = planned if asked is None else set(asked)
     missing = [shard for shard in made.shards if shard.number in numbers and shard.number not in sealed]
     resumed = {number: made.shards[number].samples for number in sealed}
     done, bad = sum(resumed.values()), sum(len(record.quarantine) for record in sealed.values())
@@ -137,35 +164,41 @@ def _build_shards(
 
     progress(0, 0)
     emit({"event": "progress", "done": done, "total": made.samples})
-    workers = int(request.get("workers") or os.cpu_count() or 1)
+    _refuse_too_many(handler, made, bad, sealed.values())
+    workers = request.get("workers") or os.cpu_count() or 1
     for record in make_shards(handler, work, missing, workers, progress):
         sealed[record.number] = record
         emit({"event": "shard", **record.announcement()})
-        reasons = [item for one in sealed.values() for item in one.quarantine]
-        _refuse_too_many(handler.options.max_quarantined_share, len(made.rejected) + bad, made, reasons)
+        _refuse_too_many(handler, made, bad, sealed.values())
     return [sealed[number] for number in sorted(sealed)]
 
 
-def _refuse_too_many(allowed: float, bad: int, made: Plan, examples: Any) -> None:
-    total = made.samples + len(made.rejected)
-    if bad > allowed * total:
-        first = next(iter(examples), None)
-        reason = (first.reason if hasattr(first, "reason") else first[1]) if first else "see the log"
+def _refuse_too_many(handler: SampleHandler, made: Plan, bad: int, sealed: Iterable[SealedShard]) -> None:
+    """Raise `TooManyBadSamplesError` if ``bad`` samples, with those rejected while planning, are too many.
+
+    Where ``limit`` leaves only some of the samples, only as large a part of the rejected ones counts.
+    """
+    allowed = handler.options.max_quarantined_share
+    rejected = len(made.rejected) * made.samples / made.found
+    share = (rejected + bad) / (rejected + made.samples)
+    if share > allowed:
+        reasons = [item.reason for item in made.rejected]
+        reasons += [reason for record in sealed for _, reason in record.quarantine]
         raise TooManyBadSamplesError(
-            f"{bad} of {total} samples cannot be used, more than max_quarantined_share = {allowed:g} allows; "
-            f"the first: {reason}"
+            f"{share:.1%} of the samples cannot be used, more than max_quarantined_share = {allowed:g} allows; "
+            f"the first: {reasons[0] if reasons else 'see the log'}"
         )
 
 
 def _open(request: Mapping[str, Any]) -> tuple[DatasetHandler, WorkFolder]:
     if parent := request.get("die_with_parent"):
-        die_with_parent(int(parent))
-    raw_root, work = Path(request["raw_root"]), WorkFolder(Path(request["work_dir"]))
-    handler_class = load_handler(request.get("handler", request["dataset"]))
-    config = dict(request["config"])
+        die_with_parent(parent)
+    config, raw_root, work_dir = _required(request, "config", "raw_root", "work_dir")
+    work = WorkFolder(Path(work_dir))
+    handler_class = load_handler(request.get("handler") or request["dataset"])
     if not issubclass(handler_class, SampleHandler):
         config = check_options(handler_class, config)
-    handler = handler_class(config, str(raw_root))
+    handler = handler_class(config, raw_root)
     if not handler.raw_data_path().is_dir():
         raise RawDataError(
             f"the raw folder '{handler.raw_data_path().name}' is not there; put the raw data under the raw root"

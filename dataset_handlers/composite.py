@@ -6,19 +6,19 @@ subject. The mask is exact by construction: it is the subject's mask, warped by 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
 from .coco import coco_samples, load_coco
-from .config import FolderName, PhotoConfig, Share, Size
+from .config import CategoryNames, FolderName, PhotoConfig, Share, Size
 from .duts import duts_samples, load_duts
 from .errors import BadSampleError, RawDataError
-from .geometry import Geometry, scaling, translation, warp
+from .geometry import Geometry, compose, scaling, translation, warp
 from .images import decode_photo
-from .plan import Rejected, Sample
+from .plan import Rejected, Sample, is_text
 from .rng import rank
 from .segmentation import Array, SegmentationHandler
 
@@ -33,9 +33,7 @@ class CompositeConfig(PhotoConfig):
     subjects_folder: FolderName | None = Field(
         None, description="Raw folder of the subjects; null is the one named like `subjects`."
     )
-    categories: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        ("person",), min_length=1, description="COCO categories that count as subject; DUTS has none."
-    )
+    categories: CategoryNames = Field(("person",), description="COCO categories that count as subject; DUTS has none.")
     backgrounds_folder: FolderName = Field("backgrounds", description="Raw folder of the background photos.")
     subject_scale: tuple[Share, Share] = Field(
         (0.5, 0.9),
@@ -54,6 +52,14 @@ class CompositeConfig(PhotoConfig):
         if not 0 < low <= high:
             raise ValueError(f"subject_scale [{low:g}, {high:g}] is no range [low, high] above 0")
         return self
+
+    def effective(self) -> dict[str, Any]:
+        """The config that decides the bytes: the subjects' folder by name, categories only where there are any."""
+        effective = super().effective()
+        effective["subjects_folder"] = self.subjects_folder or self.subjects
+        if self.subjects == "duts":
+            effective["categories"] = list(type(self).model_fields["categories"].default)
+        return effective
 
 
 class CompositeHandler(SegmentationHandler):
@@ -76,7 +82,8 @@ class CompositeHandler(SegmentationHandler):
         folder = self.backgrounds_path()
         backgrounds = []
         if folder.is_dir():
-            backgrounds = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _PHOTOS)
+            names = (path.name for path in folder.iterdir() if path.suffix.lower() in _PHOTOS)
+            backgrounds = sorted(filter(is_text, names))
         if not backgrounds:
             raise RawDataError(
                 f"there is no photo in the raw folder '{folder.name}'; put background photos (.jpg, .png) there"
@@ -118,7 +125,7 @@ def cover(size: tuple[int, ...], canvas: tuple[int, int]) -> Geometry:
     """Scale a picture (height, width) so that it just covers ``canvas``, centred; what sticks out is cut off."""
     scale = max(canvas[0] / size[0], canvas[1] / size[1])
     shift = translation((canvas[1] - size[1] * scale) / 2, (canvas[0] - size[0] * scale) / 2)
-    return Geometry(shift @ scaling(scale, scale), canvas)
+    return Geometry(compose(shift, scaling(scale, scale)), canvas)
 
 
 def place(mask: Array, canvas: tuple[int, int], scales: tuple[float, float], random: np.random.Generator) -> Geometry:
@@ -134,7 +141,7 @@ def place(mask: Array, canvas: tuple[int, int], scales: tuple[float, float], ran
     wanted = scales[0] + (scales[1] - scales[0]) * share
     scale = wanted * min(canvas[0] / height, canvas[1] / width)
     left, top = u * (canvas[1] - width * scale), v * (canvas[0] - height * scale)
-    return Geometry(translation(left, top) @ scaling(scale, scale) @ translation(-x, -y), canvas)
+    return Geometry(compose(translation(left, top), scaling(scale, scale), translation(-x, -y)), canvas)
 
 
 def blend(background: Array, subject: Array, mask: Array, feather: float) -> Array:

@@ -8,7 +8,7 @@ import difflib
 import json
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import ConfigRefusedError
 
@@ -21,6 +21,12 @@ SplitName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 #: A folder directly below the raw root; never a path.
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Attribute = Literal["image", "mask", "source_id"]
+#: Names of categories, of which neither order nor repetition means anything.
+CategoryNames = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(min_length=1),
+    AfterValidator(lambda names: tuple(sorted(set(names)))),
+]
 
 
 class HandlerConfig(BaseModel):
@@ -102,7 +108,7 @@ class PhotoConfig(HandlerConfig):
     @field_validator("input_attributes")
     @classmethod
     def _as_a_set(cls, attributes: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted(set(attributes)))
+        return tuple(sorted(set(attributes) - {"mask"} or {"mask"}))  # the mask is there in any case
 
     @field_validator("rotation", "exposure")
     @classmethod
@@ -124,6 +130,11 @@ class PhotoConfig(HandlerConfig):
                     )
         return self
 
+    def effective(self) -> dict[str, Any]:
+        """The config that decides the bytes; an option without effect is as good as left out."""
+        centered = self.random_crop_centered and self.crop_size is not None
+        return {**super().effective(), "random_crop_centered": centered}
+
     @property
     def output_size(self) -> tuple[int, int] | None:
         """``(height, width)`` of every example, or None where photos keep their own."""
@@ -136,17 +147,25 @@ ConfigT = TypeVar("ConfigT", bound=HandlerConfig)
 def check_config(model: type[ConfigT], config: dict[str, Any]) -> ConfigT:
     """Check ``config`` against ``model``; raises `ConfigRefusedError` with every fault at once."""
     try:
-        return model.model_validate_json(json.dumps(config))
+        text = json.dumps(config)
+    except RecursionError:
+        raise ConfigRefusedError([{"path": "", "reason": "is nested too deeply"}]) from None
+    try:
+        return model.model_validate_json(text)
     except ValidationError as error:
+        found = error.errors()
         raise ConfigRefusedError(
             [
                 _fault([str(part) for part in item["loc"]], item["type"], item["msg"], list(model.model_fields))
-                for item in error.errors()
+                for item in found
+                # A list whose items are at fault is told to be too short besides, for want of valid ones.
+                if item["type"] != "too_short" or not any(item["loc"] == other["loc"][:-1] for other in found)
             ]
         ) from error
 
 
 def _fault(location: list[str], kind: str, message: str, options: list[str]) -> dict[str, str]:
+    location = [part for part in location if part != "[key]"]  # pydantic's mark for a fault in a key
     path = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in location)
     if kind == "extra_forbidden":
         close = difflib.get_close_matches(location[-1], options, n=1)

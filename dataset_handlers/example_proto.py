@@ -18,6 +18,7 @@ from .errors import CorruptShardError
 Values = Sequence[bytes] | Sequence[int] | Sequence[float]
 
 _BYTES, _FLOAT, _INT64 = 1, 2, 3
+_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 def _varint(value: int) -> bytes:
@@ -42,7 +43,7 @@ def _feature(values: Values) -> bytes:
         return _field(_BYTES, b"".join(_field(1, value) for value in values))  # type: ignore[arg-type]
     if isinstance(values[0], float):
         return _field(_FLOAT, _field(1, struct.pack(f"<{len(values)}f", *values)))
-    return _field(_INT64, _field(1, b"".join(_varint(int(value) & 0xFFFFFFFFFFFFFFFF) for value in values)))
+    return _field(_INT64, _field(1, b"".join(_varint(int(value) & _MASK) for value in values)))
 
 
 def encode_example(features: Mapping[str, Values]) -> bytes:
@@ -95,7 +96,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         position += 1
         if byte < 0x80:
-            return value, position
+            return value & _MASK, position
         shift += 7
         if shift > 63:
             raise ValueError("a varint of more than ten bytes")

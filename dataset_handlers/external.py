@@ -3,6 +3,7 @@
 They run in one process and start over after a crash; what they write is read back record by record before it counts.
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -71,7 +72,7 @@ def effective(handler: type[DatasetHandler], config: Mapping[str, Any]) -> dict[
 
 def plan_external(dataset: str, handler: type[DatasetHandler], config: Mapping[str, Any], work: WorkFolder) -> Plan:
     """A plan without samples: only the handler knows what it will write."""
-    plan = Plan(dataset, effective(handler, config), {}, (), (), (), describe_environment())
+    plan = Plan(dataset, effective(handler, config), {}, 0, (), (), (), describe_environment())
     plan.save(work.plan)
     return plan
 
@@ -104,7 +105,7 @@ def build_external(plan: Plan, handler: DatasetHandler, work: WorkFolder) -> tup
             sealed.append(_take_in(path, work.dataset / name, split, len(sealed), features))
     shutil.rmtree(scratch, ignore_errors=True)
     schema = features_json(features)
-    return Plan(plan.dataset, plan.config, schema, (), (), (), plan.environment), sealed
+    return dataclasses.replace(plan, features=schema), sealed
 
 
 def _take_in(path: Path, target: Path, split: str, number: int, features: dict[str, Feature]) -> SealedShard:

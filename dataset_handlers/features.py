@@ -81,7 +81,12 @@ class TensorFeature:
 
     def encode(self, value: Any) -> list[int] | list[float]:
         """Check the numbers against ``shape`` and flatten them; raises `HandlerError` if they do not fit."""
-        array = np.asarray(value, self.dtype)
+        array = np.asarray(value)
+        if array.size and not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise HandlerError(
+                f"{array.dtype} where {self.dtype} was declared; convert it, the conversion loses something"
+            )
+        array = array.astype(self.dtype)
         if array.ndim != len(self.shape) or any(
             size not in (None, got) for size, got in zip(self.shape, array.shape, strict=True)
         ):

@@ -3,13 +3,14 @@
 A plan is a folder, so that a worker reads only what it makes::
 
     plan.json          header: dataset, config, features, shards, what was left out, environment
-    shard-00003.json   the samples of shard 3: [[key, data], …]
+    shard-00003.json   shard 3: {recipe: digest of config, features, environment; samples: [[key, data], …]}
 
 Order and cut are fixed by the config alone: samples are sorted by a hash of (seed, key), which shuffles them, then cut
 into shards of equal size.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -53,7 +54,7 @@ class PlannedShard:
     file: str
     split: str
     samples: int
-    sha256: str  # of its samples file: a sealed shard is reused only for the very same samples
+    sha256: str  # of its samples file: a sealed shard is reused only for the same samples made in the same way
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Plan:
     dataset: str
     config: dict[str, Any]
     features: dict[str, Any]
+    found: int  # usable samples there are; ``limit`` may leave fewer in the shards
     shards: tuple[PlannedShard, ...]
     rejected: tuple[Rejected, ...]
     raw_files: tuple[tuple[str, str], ...]  # (path below the raw root, sha256) of what planning itself read
@@ -89,12 +91,17 @@ class Plan:
             stored = read_json(folder / "plan.json")
         except (OSError, ValueError) as error:
             raise RequestError(f"there is no plan in {folder}: {error}") from error
-        if stored.pop("format", None) != PLAN_FORMAT:
+        if not isinstance(stored, dict) or stored.pop("format", None) != PLAN_FORMAT:
             raise RequestError(f"the plan in {folder} is of another format; remove the folder and plan again")
-        stored["shards"] = tuple(PlannedShard(**shard) for shard in stored["shards"])
-        stored["rejected"] = tuple(Rejected(**rejected) for rejected in stored["rejected"])
-        stored["raw_files"] = tuple((path, sha256) for path, sha256 in stored["raw_files"])
-        return cls(**stored)
+        try:
+            stored["shards"] = tuple(PlannedShard(**shard) for shard in stored["shards"])
+            stored["rejected"] = tuple(Rejected(**rejected) for rejected in stored["rejected"])
+            stored["raw_files"] = tuple((path, sha256) for path, sha256 in stored["raw_files"])
+            return cls(**stored)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(
+                f"the plan in {folder} is damaged ({error}); remove the folder and plan again"
+            ) from error
 
 
 def samples_file(folder: Path, number: int) -> Path:
@@ -105,25 +112,39 @@ def samples_file(folder: Path, number: int) -> Path:
 def load_samples(folder: Path, shard: PlannedShard) -> list[Sample]:
     """The samples of a shard, in order; raises `RequestError` if they are not those of the header."""
     path = samples_file(folder, shard.number)
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror}); remove the folder and plan again") from error
+    if hashlib.sha256(content).hexdigest() != shard.sha256:
         raise RequestError(f"{path} does not belong to its plan; remove the folder and plan again")
-    return [Sample(key, data, shard.split) for key, data in read_json(path)]
+    return [Sample(key, data, shard.split) for key, data in json.loads(content)["samples"]]
 
 
-def select(found: Iterable[Sample | Rejected], seed: int, limit: int | None) -> tuple[list[Sample], list[Rejected]]:
-    """Separate samples from rejected ones, refuse doubled keys, shuffle by hash, keep ``limit``."""
+def select(found: Iterable[Sample | Rejected], seed: int) -> tuple[list[Sample], list[Rejected]]:
+    """Separate samples from rejected ones, refuse doubled keys and such as are no text, shuffle by hash."""
     samples: dict[str, Sample] = {}
     rejected: list[Rejected] = []
     for item in found:
         if isinstance(item, Rejected):
-            rejected.append(item)
+            rejected.append(Rejected(_as_text(item.key), _as_text(item.reason)))
+        elif not is_text(item.key):
+            rejected.append(Rejected(_as_text(item.key), "its name is not UTF-8; rename the file"))
         elif item.key in samples:
             rejected.append(Rejected(item.key, "another sample has the same key"))
         else:
             samples[item.key] = item
     ordered = sorted(samples.values(), key=lambda sample: rank(seed, sample.key, "order"))
-    return ordered[:limit], sorted(rejected, key=lambda item: item.key)
+    return ordered, sorted(rejected, key=lambda item: (item.key, item.reason))
+
+
+def is_text(string: str) -> bool:
+    """Whether ``string`` can be written as UTF-8; names of files may hold bytes that cannot."""
+    return _as_text(string) == string
+
+
+def _as_text(string: str) -> str:
+    return string.encode(errors="backslashreplace").decode()
 
 
 def assign_splits(samples: list[Sample], fractions: Mapping[str, float] | None, seed: int) -> dict[str, list[Sample]]:
@@ -139,11 +160,11 @@ def assign_splits(samples: list[Sample], fractions: Mapping[str, float] | None, 
             by_split.setdefault(sample.split, []).append(sample)
         return dict(sorted(by_split.items(), key=lambda item: _conventional_order(item[0])))
     drawn = sorted(samples, key=lambda sample: rank(seed, sample.key, "split"))
-    start, filled = 0, 0.0
+    start, filled, whole = 0, 0.0, sum(fractions.values())
     chosen: dict[str, str] = {}
     for name, fraction in sorted(fractions.items(), key=lambda item: _conventional_order(item[0])):
         filled += fraction
-        end = round(filled * len(drawn))
+        end = round(filled / whole * len(drawn))
         if end <= start:
             raise EmptySelectionError(
                 f"split '{name}' gets none of {len(samples)} samples at a fraction of {fraction:g}; "
@@ -163,17 +184,29 @@ def _conventional_order(split: str) -> tuple[int, str]:
 
 
 def count_shards(samples: int, variations: int, examples_per_shard: int) -> int:
-    """How many shards a split is cut into: enough for ``examples_per_shard``, more where that helps workers."""
-    examples = samples * variations
-    needed = math.ceil(examples / examples_per_shard)
-    helpful = min(_MIN_SHARDS, examples // _MIN_EXAMPLES)
+    """How many shards a split is cut into: enough for ``examples_per_shard``, more where that helps workers.
+
+    The variations of a sample stay together, also where they are more than ``examples_per_shard``.
+    """
+    needed = math.ceil(samples / max(1, examples_per_shard // variations))
+    helpful = min(_MIN_SHARDS, samples * variations // _MIN_EXAMPLES)
     return min(samples, max(1, needed, helpful))
 
 
 def write_samples(
-    folder: Path, dataset: str, by_split: Mapping[str, list[Sample]], variations: int, examples_per_shard: int
+    folder: Path,
+    dataset: str,
+    by_split: Mapping[str, list[Sample]],
+    variations: int,
+    examples_per_shard: int,
+    recipe: Mapping[str, Any],
 ) -> list[PlannedShard]:
-    """Cut each split into shards of equal size and write their samples files."""
+    """Cut each split into shards of equal size and write their samples files.
+
+    ``recipe`` is whatever else decides the bytes: it goes into each samples file by its digest, so that a shard that
+    was made of the same samples in another way is not taken for one of this plan.
+    """
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     planned: list[PlannedShard] = []
     for split, samples in by_split.items():
         count = count_shards(len(samples), variations, examples_per_shard)
@@ -181,7 +214,7 @@ def write_samples(
             part = samples[len(samples) * index // count : len(samples) * (index + 1) // count]
             number = len(planned)
             path = samples_file(folder, number)
-            write_json(path, [[sample.key, sample.data] for sample in part])
+            write_json(path, {"recipe": digest, "samples": [[sample.key, sample.data] for sample in part]})
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             file = f"{dataset}-{split}.tfrecord-{index:05}-of-{count:05}"
             planned.append(PlannedShard(number, file, split, len(part), sha256))

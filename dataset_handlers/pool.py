@@ -91,13 +91,14 @@ def make_shards(
             stack.callback(_end, process, ours)
             processes[ours] = process
             busy[ours] = waiting.pop()
-            ours.send(busy[ours])
+            with contextlib.suppress(BrokenPipeError):
+                ours.send(busy[ours])
         while busy:
             for channel in wait(list(busy)):
                 assert isinstance(channel, Connection)
                 try:
                     kind, value = channel.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # between two messages, or in the middle of one
                     raise _death(processes[channel], busy[channel]) from None
                 if kind == "progress":
                     progress(*value)
@@ -107,9 +108,8 @@ def make_shards(
                     del busy[channel]
                     if waiting:
                         busy[channel] = waiting.pop()
-                        channel.send(busy[channel])
-                    else:
-                        channel.send(None)
+                    with contextlib.suppress(BrokenPipeError):  # it has died; if it was busy, the next read tells
+                        channel.send(busy.get(channel))
                     yield value
 
 

@@ -80,17 +80,21 @@ class SampleHandler(DatasetHandler):
         """List, select, split and cut the samples; write the plan. Raises `EmptySelectionError`."""
         options = self.options
         self._take_read_files()
-        samples, rejected = select(self.samples(), options.seed, options.limit)
-        by_split = assign_splits(samples, options.splits, options.seed)
-        shards = write_samples(work.plan, dataset, by_split, options.variations_per_sample, options.examples_per_shard)
+        samples, rejected = select(self.samples(), options.seed)
+        by_split = assign_splits(samples[: options.limit], options.splits, options.seed)
+        recipe = {
+            "config": options.effective(),
+            "features": features_json(self.features()),
+            "environment": describe_environment(),
+        }
+        variations, bound = options.variations_per_sample, options.examples_per_shard
         plan = Plan(
             dataset=dataset,
-            config=options.effective(),
-            features=features_json(self.features()),
-            shards=tuple(shards),
+            found=len(samples),
+            shards=tuple(write_samples(work.plan, dataset, by_split, variations, bound, recipe)),
             rejected=tuple(rejected),
             raw_files=tuple(self._take_read_files()),
-            environment=describe_environment(),
+            **recipe,
         )
         plan.save(work.plan)
         return plan
