@@ -9,8 +9,9 @@ from dataset_client.cache import Cache
 from dataset_client.concurrency import run_sync
 from dataset_client.dataset import Dataset
 from dataset_client.errors import NotCachedError
+from dataset_client.manifest import MANIFEST_FILE, sidecar_of
 from dataset_client.progress import make_reporter
-from dataset_client.request import DatasetRequest, make_request
+from dataset_client.request import DatasetRequest, check_timeout, make_request
 from dataset_client.settings import resolve_cache_dir, resolve_settings
 from dataset_client.wait import bounded
 
@@ -75,6 +76,7 @@ async def request_dataset_async(
 ) -> Dataset:
     """`request_dataset` for async code: the loop stays free. Cancelling it leaves the build running."""
     request = make_request(dataset_name, handler_version, dataset_config)
+    check_timeout(timeout)
     settings = resolve_settings(server_url=server_url, cache_dir=cache_dir, token=token)
     if offline:
         return _open_offline(request, Cache(settings.cache_dir))
@@ -95,19 +97,21 @@ def open_dataset(dataset: str | os.PathLike[str], *, cache_dir: str | os.PathLik
     """Open a dataset that is here: the path of an unpacked archive, a cached dataset's id, or the beginning
     of one.
 
-    Its `config` is the effective one of the manifest, which holds no reader-only options. Raises
-    `NotCachedError` if there is none or if the beginning is ambiguous, and `IntegrityError` if its files
-    are incomplete.
+    Of several revisions of a dataset it is the one that came last. Its `config` is the effective one of the
+    manifest, which holds no reader-only options. Raises `NotCachedError` if there is none or if datasets with
+    different ids begin so, and `IntegrityError` if its files are incomplete.
     """
-    if Path(dataset).is_dir():
+    if (Path(dataset) / MANIFEST_FILE).is_file():  # any other directory may have the name of a dataset by chance
         return Dataset.open(Path(dataset))
     prefix = str(dataset).removesuffix(".zip")
     cache = Cache(resolve_cache_dir(cache_dir))
     found = [path for path in cache.paths() if path.name.startswith(prefix)]
-    if len(found) == 1:
-        return Dataset.open(found[0])
     if not found:
-        raise NotCachedError(f"no dataset in {cache.root} begins with {prefix!r}, and there is no such directory")
+        raise NotCachedError(
+            f"no dataset in {cache.root} begins with {prefix!r}, and no directory of this name holds a {MANIFEST_FILE}"
+        )
+    if len({path.name.rpartition("-")[0] for path in found}) == 1:  # the rest of the name is the revision
+        return Dataset.open(max(found, key=lambda path: sidecar_of(path).stat().st_mtime_ns))
     names = "\n".join(f"  {path}" for path in found)
     raise NotCachedError(f"{prefix!r} is the beginning of several datasets:\n{names}", remedy="Name one by its path.")
 

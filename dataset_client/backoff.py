@@ -51,11 +51,14 @@ class Retries:
         enough.
         """
         self.failures += 1
-        hopeless = not error.transient or (error.retry_after or 0.0) > self.policy.max_retry_after_s
-        if hopeless or self.failures >= self.policy.attempts:
+        if not error.transient or self.failures >= self.policy.attempts:
             raise error
         return self.next_delay(error)
 
     def next_delay(self, error: DatasetClientError) -> float:
-        """Seconds to wait, whatever the number of failures."""
+        """Seconds to wait, whatever the number of failures; raises ``error`` if the server wants a longer wait than
+        the policy allows.
+        """
+        if (error.retry_after or 0.0) > self.policy.max_retry_after_s:
+            raise error
         return self.policy.delay(max(self.failures, 1), jitter=_JITTER.random(), retry_after=error.retry_after)

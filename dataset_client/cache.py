@@ -3,7 +3,8 @@
 ::
 
     <cache_dir>/datasets/<dataset id>-<16 hex of the archive's sha256>/      exactly the archive's contents
-    <cache_dir>/datasets/<dataset id>-<16 hex of the archive's sha256>.json  its sidecar: id, sha256, bytes
+    <cache_dir>/datasets/<dataset id>-<16 hex of the archive's sha256>.json  its sidecar: id, sha256, bytes, and
+                                                                             name, bytes, sha256 of each file
     <cache_dir>/topics/<topic id>.json                                       a request, and its revision
     <cache_dir>/downloads/                                                   see parts.py
     <cache_dir>/tmp/                                                         see workspace.py
@@ -16,18 +17,18 @@ changes. A directory counts from the moment its sidecar exists.
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dataset_client.answers import Archive
-from dataset_client.errors import DatasetClientError, IntegrityError
-from dataset_client.manifest import find_faults, load_manifest
+from dataset_client.errors import CacheError, DatasetClientError, IntegrityError
+from dataset_client.manifest import Member, find_faults, load_manifest, recorded_members, sidecar_of
 from dataset_client.request import DatasetRequest
 from dataset_client.workspace import cache_errors, fsync_directory, remove_abandoned, write_atomically
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """An unpacked archive that is complete as far as names and sizes tell."""
+    """An unpacked archive in which `find_faults` finds none."""
 
     revision: Revision
     path: Path
@@ -88,9 +89,9 @@ class Cache:
             remove_abandoned(self.scratch)
 
     def find(self, revision: Revision) -> CachedDataset | None:
-        """The dataset of exactly this revision, if all its files are there with their sizes."""
+        """The dataset of exactly this revision, if it is whole."""
         try:
-            dataset = self._open(self._sidecar(revision))
+            dataset = self._open(sidecar_of(self.datasets / revision.stem))
         except DatasetClientError:
             return None  # damaged counts as absent: what is absent is fetched again
         return dataset if dataset and dataset.revision == revision else None
@@ -108,8 +109,8 @@ class Cache:
         with cache_errors(path):
             write_atomically(path, json.dumps(fields, indent=2), scratch=self.scratch)
 
-    def install(self, unpacked: Path, revision: Revision) -> Path:
-        """Move a verified directory of ``scratch`` to its final name and return that.
+    def install(self, unpacked: Path, revision: Revision, members: Sequence[Member]) -> Path:
+        """Move a verified directory of ``scratch``, which holds ``members``, to its final name and return that.
 
         If the name is taken, by another process that was faster or by a damaged copy, each file takes the
         place of its like: their contents are equal by name, so a reader of the old file notices nothing.
@@ -125,8 +126,10 @@ class Cache:
                     file.replace(final / file.name)
                 fsync_directory(final)
             fsync_directory(self.datasets)
-            sidecar = {"format": _FORMAT, **asdict(revision)}
-            write_atomically(self._sidecar(revision), json.dumps(sidecar, indent=2), scratch=self.scratch)
+            if faults := find_faults(final, members):
+                raise CacheError(f"somebody else changes {final}: {'; '.join(faults)}", remedy="Ask again.")
+            sidecar = {"format": _FORMAT, **asdict(revision), "members": [asdict(member) for member in members]}
+            write_atomically(sidecar_of(final), json.dumps(sidecar, indent=2), scratch=self.scratch)
         return final
 
     def paths(self) -> list[Path]:
@@ -138,17 +141,13 @@ class Cache:
     def entries(self) -> Iterator[CachedDataset | IntegrityError]:
         """All datasets by name; an `IntegrityError` in the place of one that is damaged."""
         for path in self.paths():
-            sidecar = path.with_name(f"{path.name}.json")
             try:
-                dataset = self._open(sidecar)
+                dataset = self._open(sidecar_of(path))
             except DatasetClientError as error:
-                yield IntegrityError(f"{sidecar.stem}: {error.message}")
+                yield IntegrityError(f"{path.name}: {error.message}")
                 continue
             if dataset is not None:
                 yield dataset
-
-    def _sidecar(self, revision: Revision) -> Path:
-        return self.datasets / f"{revision.stem}.json"
 
     def _topic(self, topic_id: str) -> Path:
         return self.root / "topics" / f"{topic_id}.json"
@@ -157,12 +156,17 @@ class Cache:
         """What a sidecar stands for; None if there is no such sidecar, `IntegrityError` if its directory is
         damaged.
         """
-        revision = _revision(_read_json(sidecar))
+        fields = _read_json(sidecar)
+        revision = _revision(fields)
         if revision is None:
             return None
         path = self.datasets / revision.stem
         manifest = load_manifest(path)
-        if faults := find_faults(path, manifest):
+        try:
+            members = recorded_members(fields)
+        except ValueError as error:
+            raise IntegrityError(f"{sidecar}: {error}") from error
+        if faults := find_faults(path, members):
             raise IntegrityError("; ".join(faults))
         return CachedDataset(revision, path, manifest)
 

@@ -3,13 +3,16 @@ callers.
 """
 
 import asyncio
+import concurrent.futures
+import contextlib
+import functools
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class StoppedError(Exception):
@@ -22,22 +25,50 @@ def check_stop(stop: threading.Event) -> None:
         raise StoppedError
 
 
-async def in_thread(function: Callable[Concatenate[threading.Event, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run ``function(stop, *args)`` in a thread. Cancelling the wait sets ``stop`` and waits until the
-    thread has ended.
+async def in_thread(
+    function: Callable[[threading.Event, *Ts], T], *args: *Ts, interrupt: Callable[[], None] | None = None
+) -> T:
+    """Run ``function(stop, *args)`` in a thread. Cancelling the wait sets ``stop``, calls ``interrupt``,
+    which ends what the thread blocks on, and waits until the thread has ended.
 
     The latter matters: the caller is about to clean up files that the thread writes.
     """
     stop = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(function, stop, *args, **kwargs))
+    # not a task: asyncio.run cancels all tasks after a second Ctrl-C, and would call this one done
+    work = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, stop, *args))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # collected, so that asyncio does not report it as lost
+        if interrupt is not None:
+            interrupt()
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):  # asked again, while we are at it
+                await asyncio.wait([work])
+        work.exception()  # collected, so that asyncio does not report it as lost
         raise
+
+
+async def in_abandonable_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Run ``function(*args)`` in a thread that nobody waits for once the wait is cancelled, not even the
+    interpreter's end. Only for what leaves nothing to clean up.
+    """
+    return await asyncio.wrap_future(_start(functools.partial(function, *args)))
+
+
+def _start(function: Callable[[], T]) -> Future[T]:
+    """Run ``function`` in a daemon thread."""
+    result: Future[T] = Future()
+    result.set_running_or_notify_cancel()  # from here on it cannot be cancelled, so the thread may set it
+
+    def body() -> None:
+        try:
+            result.set_result(function())
+        except BaseException as error:  # whatever it is, it goes to the caller
+            result.set_exception(error)
+
+    threading.Thread(target=body, name="dataset-client", daemon=True).start()
+    return result
 
 
 def run_sync(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -55,7 +86,6 @@ def run_sync(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _run_in_own_thread(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    result: Future[T] = Future()
     started: Future[Callable[[], object]] = Future()
 
     async def cancellable() -> T:
@@ -64,17 +94,11 @@ def _run_in_own_thread(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> 
         started.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
         return await task
 
-    def body() -> None:
-        try:
-            result.set_result(asyncio.run(cancellable()))
-        except BaseException as error:  # whatever it is, it goes to the caller
-            result.set_exception(error)
-
-    thread = threading.Thread(target=body, name="dataset-client", daemon=True)
-    thread.start()
+    result = _start(lambda: asyncio.run(cancellable()))
     try:
         return result.result()
     except KeyboardInterrupt:
-        started.result()()
-        thread.join()
+        with contextlib.suppress(RuntimeError):  # its loop is closed: it has just ended by itself
+            started.result()()
+        concurrent.futures.wait([result])
         raise

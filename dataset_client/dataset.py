@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_client.errors import IntegrityError, InvalidSettingError, UnknownSplitError
-from dataset_client.manifest import FEATURES_FILE, Shard, find_faults, load_manifest, shards_of
+from dataset_client.manifest import (
+    FEATURES_FILE,
+    Shard,
+    content_fault,
+    find_faults,
+    load_manifest,
+    members_of,
+    shards_of,
+)
 from dataset_client.readers.features import Feature, parse_features
 
 if TYPE_CHECKING:
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
     from dataset_client.readers.shuffle import Shuffle
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """An unpacked, verified archive.
 
@@ -33,9 +41,9 @@ class Dataset:
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
-        """Open an unpacked archive; raises `IntegrityError` if a file is missing or has the wrong size."""
+        """Open an unpacked archive; raises `IntegrityError` if a file is missing or damaged (see `find_faults`)."""
         manifest = load_manifest(path)
-        if faults := find_faults(path, manifest):
+        if faults := find_faults(path, members_of(path, manifest)):
             raise IntegrityError(f"{path} is damaged: {'; '.join(faults)}", remedy="Ask for the dataset again.")
         return cls(path, manifest, dict(manifest["config"]))
 
@@ -65,19 +73,12 @@ class Dataset:
         return [self.path / shard.file for shard in self._shards(split)]
 
     def verify(self) -> None:
-        """Hash every shard again; raises `IntegrityError` for the first that is not what the manifest says."""
-        from dataset_client.unpack import check_shard, hash_file
-
-        for shard in shards_of(self.manifest):
-            try:
-                size, sha256 = hash_file(self.path / shard.file)
-            except OSError as error:
-                raise IntegrityError(f"{self.path / shard.file} cannot be read: {error.strerror}") from error
-            try:
-                check_shard(shard, size=size, sha256=sha256)
-            except IntegrityError as error:
-                error.remedy = f"Remove {self.path} and ask again."
-                raise
+        """Hash every file again, or of an archive unpacked by other means every shard; raises `IntegrityError` for the
+        first that is not what it was.
+        """
+        for member in members_of(self.path, self.manifest):
+            if fault := content_fault(self.path, member):
+                raise IntegrityError(f"{self.path}: {fault}", remedy=f"Remove {self.path} and ask again.")
 
     def as_numpy_iterator(self, split: str) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes]]":
         """The examples of ``split`` one by one, in order; needs the extra ``readers``.

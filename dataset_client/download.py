@@ -7,15 +7,19 @@ from collections.abc import Callable
 
 from dataset_client.answers import Archive
 from dataset_client.backoff import Retries
-from dataset_client.concurrency import check_stop, in_thread
+from dataset_client.concurrency import check_stop, in_abandonable_thread, in_thread
 from dataset_client.errors import DatasetClientError, IntegrityError, ServerUnreachableError
-from dataset_client.http import Http
+from dataset_client.http import Body, Http
 from dataset_client.parts import Part
 
-#: Small, because a connection that breaks takes the block being read with it.
-_BLOCK = 1 << 16
 _ACCEPTED = frozenset({200, 206, 416})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+class RevisionReplacedError(IntegrityError):
+    """The server has published another revision since it offered this one: ask again. Callers see it only if that
+    goes on.
+    """
 
 
 async def download(http: Http, archive: Archive, part: Part, on_size: Callable[[int], None]) -> None:
@@ -23,13 +27,13 @@ async def download(http: Http, archive: Archive, part: Part, on_size: Callable[[
 
     Interruptions are resumed as often as each attempt gets further, and a limited number of times
     otherwise; wrong bytes are fetched once more from zero. Raises `IntegrityError` if they are wrong again,
-    or what ended the last attempt. ``on_size`` hears the part's size, from a thread.
+    `RevisionReplacedError`, or what ended the last attempt. ``on_size`` hears the part's size, from a thread.
     """
     await in_thread(part.take_over)
     retries, furthest, mismatches = Retries(http.settings.retry), part.size, 0
     while True:
         try:
-            await in_thread(_continue, http, archive, part, on_size)
+            await _continue(http, archive, part, on_size)
         except DatasetClientError as error:
             if part.size > furthest:  # compared with the maximum, so that starting over is no progress
                 furthest = part.size
@@ -49,28 +53,35 @@ async def download(http: Http, archive: Archive, part: Part, on_size: Callable[[
         part.restart()
 
 
-def _continue(stop: threading.Event, http: Http, archive: Archive, part: Part, on_size: Callable[[int], None]) -> None:
+async def _continue(http: Http, archive: Archive, part: Part, on_size: Callable[[int], None]) -> None:
     """Load what is missing, once. Returns with more or other bytes than announced only if they are wrong."""
     while part.size < archive.bytes:
-        check_stop(stop)
-        with http.get(archive.url, offset=part.size, accepted=_ACCEPTED) as response:
-            if not continues_at(response.status_code, response.headers.get("Content-Range"), part.size, archive.bytes):
+        # abandonable until the body comes: no file is written before
+        with await in_abandonable_thread(http.get, archive.url, part.size, _ACCEPTED) as body:
+            published = body.headers.get("X-Content-SHA256") or archive.sha256
+            if published != archive.sha256:
+                part.restart()  # nobody will find the rest of it
+                raise RevisionReplacedError(f"{archive.url} has been replaced by a new revision, {published}")
+            if not continues_at(body.status, body.headers.get("Content-Range"), part.size, archive.bytes):
                 was_resumed = part.size > 0
                 part.restart()
-                if response.status_code != 200:
+                if body.status != 200:
                     if was_resumed:
                         continue  # without a Range this time
-                    raise IntegrityError(f"{archive.url} answers {response.status_code} to a request for everything")
-            for block in response.iter_content(_BLOCK):
-                check_stop(stop)
-                part.write(block)
-                on_size(part.size)
-                if part.size > archive.bytes:
-                    return
+                    raise IntegrityError(f"{archive.url} answers {body.status} to a request for everything")
+            await in_thread(_fill, part, body, archive.bytes, on_size, interrupt=body.interrupt)
         if part.size < archive.bytes:
             raise ServerUnreachableError(
                 f"{archive.url} ended after {part.size} of {archive.bytes} bytes", transient=True
             )
+
+
+def _fill(stop: threading.Event, part: Part, body: Body, total: int, on_size: Callable[[int], None]) -> None:
+    """Append to ``part`` whatever arrives, as it arrives, until it has ``total`` bytes or more."""
+    while part.size < total and (block := body.read()):
+        check_stop(stop)  # before writing: an interrupted read returns anything
+        part.write(block)
+        on_size(part.size)
 
 
 def continues_at(status: int, content_range: str | None, offset: int, total: int) -> bool:

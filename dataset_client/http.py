@@ -3,10 +3,10 @@ threads.
 """
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
 
 import requests
+import urllib3
 
 from dataset_client.answers import Answer, read_answer
 from dataset_client.errors import ProtocolError, ServerUnreachableError
@@ -15,6 +15,7 @@ from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
 
 _MAX_PROBLEM_BYTES = 1 << 20
+_MAX_BLOCK_BYTES = 1 << 16
 
 
 class _Authorization(requests.auth.AuthBase):
@@ -33,6 +34,33 @@ class _Authorization(requests.auth.AuthBase):
         return request
 
 
+class Body:
+    """The body of an answer while it arrives. One thread reads; another may interrupt it."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+
+    def __enter__(self) -> "Body":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._response.close()
+
+    def read(self) -> bytes:
+        """What has arrived, at least a byte; nothing at the end, which may come early without an error."""
+        with _errors_of(self._response.url):
+            return self._response.raw.read1(_MAX_BLOCK_BYTES, decode_content=True) or b""
+
+    def interrupt(self) -> None:
+        """End the `read` that waits for more. What it and later ones return is not to be believed: under TLS it may
+        be ciphertext.
+        """
+        with contextlib.suppress(RuntimeError, ValueError, OSError):  # it has ended already
+            self._response.raw.shutdown()
+
+
 class Http:
     """A connection to one server; one thread uses it at a time."""
 
@@ -48,12 +76,15 @@ class Http:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def ask(self, stop: threading.Event, request: DatasetRequest) -> Answer:
+    def ask(self, request: DatasetRequest) -> Answer:
         """POST ``request`` once; raises what the server's refusal means (`error_from_response`)."""
-        del stop  # too short to be worth interrupting
         url = self.settings.url("datasets")
         headers = {"Content-Type": "application/json", "Accept": "application/json, application/problem+json"}
-        with self._open("POST", url, headers=headers, data=request.body()) as response:
+        timeout = (self.settings.connect_timeout_s, self.settings.answer_timeout_s)
+        with (
+            _errors_of(url),
+            self._session.post(url, headers=headers, data=request.body(), timeout=timeout, stream=True) as response,
+        ):
             if response.status_code not in {200, 202}:
                 raise _refusal(response)
             try:
@@ -62,40 +93,32 @@ class Http:
                 raise ProtocolError(f"{url} answers something that is not JSON") from error
         return read_answer(body, expected_topic=request.topic_id)
 
-    @contextlib.contextmanager
-    def get(self, url: str, *, offset: int, accepted: frozenset[int]) -> Iterator[requests.Response]:
-        """GET ``url`` from byte ``offset`` on as a stream; a status that is not ``accepted`` is raised.
-
-        A body may end early without an error.
-        """
+    def get(self, reference: str, offset: int, accepted: frozenset[int]) -> Body:
+        """GET ``reference`` from byte ``offset`` on, up to its body; a status that is not ``accepted`` is raised."""
+        url = self.settings.url(reference)
         # any other encoding would make Content-Length and Range speak of other bytes than ours
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-        with self._open("GET", self.settings.url(url), headers=headers) as response:
-            if response.status_code not in accepted:
-                raise _refusal(response)
-            # A body that ends early shall hand over what it had; urllib3's own check would throw that away.
-            # The caller knows the length, and checks it.
-            response.raw.enforce_content_length = False
-            yield response
-
-    @contextlib.contextmanager
-    def _open(
-        self, method: str, url: str, *, headers: Mapping[str, str], data: bytes | None = None
-    ) -> Iterator[requests.Response]:
         timeout = (self.settings.connect_timeout_s, self.settings.read_timeout_s)
-        try:
-            with self._session.request(
-                method, url, headers=headers, data=data, timeout=timeout, stream=True
-            ) as response:
-                yield response
-        except (
-            requests.exceptions.InvalidURL,
-            requests.exceptions.InvalidSchema,
-            requests.TooManyRedirects,
-        ) as error:
-            raise ProtocolError(f"{url}: {error}") from error
-        except requests.RequestException as error:
-            raise ServerUnreachableError(f"{url}: {error}", transient=True) from error
+        with _errors_of(url):
+            response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
+            if response.status_code not in accepted:
+                with response:
+                    raise _refusal(response)
+        # A body that ends early shall hand over what it had; urllib3's own check would throw that away.
+        # The caller knows the length, and checks it.
+        response.raw.enforce_content_length = False
+        return Body(response)
+
+
+@contextlib.contextmanager
+def _errors_of(url: str) -> Iterator[None]:
+    """Translate what `requests` and, below it, `urllib3` raise about ``url``."""
+    try:
+        yield
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
+        raise ProtocolError(f"{url}: {error}") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise ServerUnreachableError(f"{url}: {error}", transient=True) from error
 
 
 def _refusal(response: requests.Response) -> Exception:

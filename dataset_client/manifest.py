@@ -8,9 +8,11 @@
      "statistics": {…}, "quarantine": [{"key", "reason"}, …], "provenance": {…}}
 """
 
+import contextlib
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +29,20 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One TFRecord file of a split; ``sha256`` in hex."""
+class Member:
+    """One file of an archive; ``sha256`` in hex."""
 
     file: str
-    split: str
-    examples: int
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Shard(Member):
+    """One TFRecord file of a split."""
+
+    split: str
+    examples: int
 
 
 def parse_manifest(text: str | bytes, *, origin: str) -> dict[str, Any]:
@@ -79,7 +87,7 @@ def _shard(entry: Mapping[str, Any]) -> Shard:
     file = str(entry["file"])
     if not SAFE_NAME.fullmatch(file) or file in REQUIRED_FILES:
         raise ValueError(f"{file!r} cannot be the name of a shard")
-    return Shard(file, str(entry["split"]), int(entry["examples"]), int(entry["bytes"]), str(entry["sha256"]))
+    return Shard(file, int(entry["bytes"]), str(entry["sha256"]), str(entry["split"]), int(entry["examples"]))
 
 
 def load_manifest(directory: Path) -> dict[str, Any]:
@@ -92,17 +100,57 @@ def load_manifest(directory: Path) -> dict[str, Any]:
     return parse_manifest(text, origin=str(path))
 
 
-def find_faults(directory: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """What of an unpacked archive is missing or has the wrong size, by names and sizes alone; [] if all is
-    there.
+def sidecar_of(directory: Path) -> Path:
+    """Where the cache notes beside ``directory`` what it unpacked there (see cache.py)."""
+    return directory.with_name(f"{directory.name}.json")
+
+
+def members_of(directory: Path, manifest: Mapping[str, Any]) -> Sequence[Member]:
+    """What should be in ``directory``: the files that the cache unpacked there, or for a directory from elsewhere the
+    shards, which are all that a manifest vouches for.
     """
-    faults = [f"{name} is missing" for name in REQUIRED_FILES if not (directory / name).is_file()]
-    for shard in shards_of(manifest):
-        try:
-            size = (directory / shard.file).stat().st_size
-        except OSError:
-            faults.append(f"{shard.file} is missing")
-            continue
-        if size != shard.bytes:
-            faults.append(f"{shard.file} has {size} bytes, not {shard.bytes}")
+    with contextlib.suppress(OSError, ValueError):  # there is none, or it is somebody else's
+        return recorded_members(json.loads(sidecar_of(directory).read_bytes()))
+    return shards_of(manifest)
+
+
+def recorded_members(sidecar: Any) -> Sequence[Member]:
+    """The ``members`` of a sidecar; raises `ValueError` if it has none."""
+    try:
+        return [Member(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"])) for entry in sidecar["members"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError("it does not say what was unpacked") from error
+
+
+def find_faults(directory: Path, members: Sequence[Member]) -> list[str]:
+    """What of an unpacked archive is missing or damaged; [] if all is well.
+
+    The small files that everything hangs on are hashed, as damage in them may keep their size; of the others the size
+    is compared.
+    """
+    recorded = {member.file for member in members}
+    faults = [f"{name} is missing" for name in REQUIRED_FILES if not (name in recorded or (directory / name).is_file())]
+    for member in members:
+        fault = (content_fault if member.file in REQUIRED_FILES else _size_fault)(directory, member)
+        faults += [fault] if fault else []
     return faults
+
+
+def content_fault(directory: Path, member: Member) -> str | None:
+    """What is wrong with the file that should be ``member``, down to the last bit; None if nothing is."""
+    if fault := _size_fault(directory, member):
+        return fault
+    try:
+        with (directory / member.file).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{member.file} cannot be read: {error.strerror}"
+    return None if sha256 == member.sha256 else f"{member.file} has sha256 {sha256}, not {member.sha256}"
+
+
+def _size_fault(directory: Path, member: Member) -> str | None:
+    try:
+        size = (directory / member.file).stat().st_size
+    except OSError:
+        return f"{member.file} is missing"
+    return None if size == member.bytes else f"{member.file} has {size} bytes, not {member.bytes}"

@@ -16,15 +16,14 @@ _MAX_MESSAGE_BYTES = 16 << 20
 
 
 @contextlib.asynccontextmanager
-async def subscribe(topic_id: str, after: int, settings: Settings) -> AsyncIterator[AsyncGenerator[Event]]:
-    """Connect, and yield the messages on ``topic_id`` after number ``after``, beginning with
-    ``subscribed``.
+async def subscribe(topic_id: str, settings: Settings) -> AsyncIterator[AsyncGenerator[Event]]:
+    """Connect, and yield all messages on ``topic_id``, beginning with ``subscribed`` and the replay.
 
     Entering and iterating raise `ServerUnreachableError` when there is no connection (any more), which is
     transient, `ProtocolError` for messages that are not ours, and for a refused handshake what its status
     means.
     """
-    url = settings.notifications_url(topic_id, after)
+    url = settings.notifications_url(topic_id)
     headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
     try:
         socket = await connect(

@@ -9,12 +9,12 @@ from pathlib import Path
 from dataset_client.answers import Answer, Archive, read_archive
 from dataset_client.backoff import Retries
 from dataset_client.cache import Cache, CachedDataset, Revision
-from dataset_client.concurrency import in_thread
-from dataset_client.download import download
+from dataset_client.concurrency import in_abandonable_thread, in_thread
+from dataset_client.download import RevisionReplacedError, download
 from dataset_client.errors import DatasetClientError, IntegrityError, ProtocolError, ServerUnreachableError
 from dataset_client.http import Http
-from dataset_client.parts import check_space, claim_part, remove_stale, waiting_bytes
-from dataset_client.plan import Keep, Load, decide
+from dataset_client.parts import claim_part, remove_stale, waiting_bytes
+from dataset_client.plan import plan_download
 from dataset_client.problems import require_ready
 from dataset_client.progress import Reporter
 from dataset_client.request import DatasetRequest
@@ -35,21 +35,26 @@ async def obtain(request: DatasetRequest, settings: Settings, reporter: Reporter
     known = await asyncio.to_thread(cache.find_for, request)
     with Http(settings) as http:
         try:
-            archive = await _published(http, request, reporter, is_known=known is not None)
+            dataset = await _obtain(http, request, cache, reporter, is_known=known is not None)
+        except RevisionReplacedError:
+            reporter.note("the server has replaced the dataset meanwhile; asking again")
+            dataset = await _obtain(http, request, cache, reporter, is_known=True)
         except ServerUnreachableError as error:
             if known is not None:
                 error.remedy += f"\nAn earlier answer is in the cache: offline=True (--offline) opens {known.path}."
             raise
-        revision = Revision.of(archive)
-        cached = await asyncio.to_thread(cache.find, revision)
-        match decide(archive, cached=cached, partial_bytes=waiting_bytes(cache.downloads, archive.sha256)):
-            case Keep(dataset=dataset):
-                pass
-            case Load() as load:
-                dataset = await _fetch(http, archive, cache, load, reporter)
-    if known is None or known.revision != revision:
-        await asyncio.to_thread(cache.remember, request, revision)
+    if known is None or known.revision != dataset.revision:
+        await asyncio.to_thread(cache.remember, request, dataset.revision)
     return dataset
+
+
+async def _obtain(
+    http: Http, request: DatasetRequest, cache: Cache, reporter: Reporter, *, is_known: bool
+) -> CachedDataset:
+    """What the server offers now, from the cache or fetched into it."""
+    archive = await _published(http, request, reporter, is_known=is_known)
+    cached = await asyncio.to_thread(cache.find, Revision.of(archive))
+    return cached or await _fetch(http, archive, cache, reporter)
 
 
 async def _published(http: Http, request: DatasetRequest, reporter: Reporter, *, is_known: bool) -> Archive:
@@ -80,18 +85,18 @@ async def _ask(http: Http, request: DatasetRequest) -> Answer:
     retries = Retries(http.settings.retry)
     while True:
         try:
-            return await in_thread(http.ask, request)
+            return await in_abandonable_thread(http.ask, request)
         except DatasetClientError as error:
             await asyncio.sleep(retries.delay_after(error))
 
 
-async def _fetch(http: Http, archive: Archive, cache: Cache, load: Load, reporter: Reporter) -> CachedDataset:
+async def _fetch(http: Http, archive: Archive, cache: Cache, reporter: Reporter) -> CachedDataset:
     """Download, verify, unpack and install ``archive``."""
     with cache_errors(cache.root):
         free = shutil.disk_usage(cache.root).free
-    check_space(cache.downloads, needed=load.disk_bytes, free=free)
+    resume_from = plan_download(archive, partial_bytes=waiting_bytes(cache.downloads, archive.sha256), free_bytes=free)
     with claim_part(cache.downloads, archive.sha256) as part:
-        reporter.download_starts(archive.dataset_id, total=archive.bytes, done=load.resume_from)
+        reporter.download_starts(archive.dataset_id, total=archive.bytes, done=resume_from)
         await download(http, archive, part, reporter.downloaded)
         try:
             return await in_thread(_unpack_and_install, part.path, archive, cache)
@@ -103,6 +108,6 @@ async def _fetch(http: Http, archive: Archive, cache: Cache, load: Load, reporte
 def _unpack_and_install(stop: threading.Event, zip_path: Path, archive: Archive, cache: Cache) -> CachedDataset:
     revision = Revision.of(archive)
     with temporary_directory(cache.scratch) as directory:
-        manifest = unpack(stop, zip_path, directory, dataset_id=archive.dataset_id)
-        path = cache.install(directory, revision)
+        manifest, members = unpack(stop, zip_path, directory, dataset_id=archive.dataset_id)
+        path = cache.install(directory, revision, members)
     return CachedDataset(revision, path, manifest)

@@ -7,6 +7,7 @@ too late starts a part of his own.
 
 import contextlib
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dataset_client.concurrency import check_stop
-from dataset_client.errors import CacheError
-from dataset_client.workspace import cache_errors, new_owner_name, path_is_abandoned
+from dataset_client.workspace import cache_errors, is_abandoned, new_owner_name
 
 _BLOCK = 1 << 20
 _STALE_AFTER_S = 7 * 24 * 3600.0
@@ -83,6 +83,7 @@ def claim_part(downloads: Path, sha256: str) -> Iterator[Part]:
     own = downloads / f"{sha256}.{new_owner_name()}.part"
     for path in _claimable(downloads, sha256):
         with contextlib.suppress(OSError):  # somebody else was faster
+            os.utime(path)  # first, or an old part under our name would look abandoned to others
             path.rename(own)
             break
     with cache_errors(own):
@@ -111,21 +112,12 @@ def remove_stale(downloads: Path) -> None:
                 path.unlink()
 
 
-def check_space(downloads: Path, *, needed: int, free: int) -> None:
-    """Raise `CacheError` unless ``needed`` bytes fit into ``free``."""
-    if needed > free:
-        raise CacheError(
-            f"{downloads} has {free / 1e9:.2f} GB free; downloading and unpacking takes {needed / 1e9:.2f} GB",
-            code="disk_full",
-        )
-
-
 def _claimable(downloads: Path, sha256: str) -> list[Path]:
     """The parts that may be claimed, the longest first."""
     found = []
     for path in downloads.glob(f"{sha256}.*part"):
         owner = path.name.removeprefix(f"{sha256}.").removesuffix("part").removesuffix(".")
-        if not owner or path_is_abandoned(path, owner):
+        if not owner or is_abandoned(path, owner):
             with contextlib.suppress(OSError):
                 found.append((path.stat().st_size, path))
     return [path for _, path in sorted(found, reverse=True)]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_client.errors import InvalidRequestError
+from dataset_client.errors import InvalidRequestError, InvalidSettingError
 from dataset_client.protocol import (
     MAX_REQUEST_BYTES,
     NAME_PATTERN,
@@ -71,9 +71,11 @@ def make_request(dataset_name: str, handler_version: str, dataset_config: Mappin
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Raise `InvalidRequestError` unless ``timeout`` is None or a number of seconds above 0."""
-    if timeout is not None and not timeout > 0:
-        raise InvalidRequestError(
+    """Raise `InvalidSettingError` unless ``timeout`` is None or a number of seconds above 0."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise InvalidSettingError(
             f"timeout={timeout!r} is not a number of seconds above 0",
             remedy="Leave it out to wait without end.",
         )

@@ -27,6 +27,9 @@ DEFAULT_SERVER_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 class Settings:
     """One call's settings; `resolve_settings` makes them. Raises `InvalidSettingError` for an impossible
     URL.
+
+    ``read_timeout_s`` is how long a download may stand still, and ``answer_timeout_s`` how long the server may think
+    about a request: it may have to ask a Git host, and to run the handler that checks the config.
     """
 
     server_url: str
@@ -35,6 +38,7 @@ class Settings:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 20.0
+    answer_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.server_url)
@@ -48,10 +52,10 @@ class Settings:
         """The absolute form of a URL from an answer or event, which may be relative to the API's root."""
         return urljoin(f"{self.server_url}{API_PREFIX}/", reference)
 
-    def notifications_url(self, topic_id: str, after: int) -> str:
-        """The WebSocket URL that replays a topic's events after number ``after`` and then follows it."""
+    def notifications_url(self, topic_id: str) -> str:
+        """The WebSocket URL that replays a topic's events and then follows it."""
         parts = urlsplit(self.url("notifications"))
-        query = urlencode({"topic": topic_id, "after": after})
+        query = urlencode({"topic": topic_id, "after": 0})
         return urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, parts.path, query, ""))
 
     def is_own(self, url: str) -> bool:

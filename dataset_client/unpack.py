@@ -13,7 +13,15 @@ from typing import Any, BinaryIO
 
 from dataset_client.concurrency import check_stop
 from dataset_client.errors import IntegrityError
-from dataset_client.manifest import MANIFEST_FILE, REQUIRED_FILES, SAFE_NAME, Shard, parse_manifest, shards_of
+from dataset_client.manifest import (
+    MANIFEST_FILE,
+    REQUIRED_FILES,
+    SAFE_NAME,
+    Member,
+    Shard,
+    parse_manifest,
+    shards_of,
+)
 from dataset_client.workspace import cache_errors, fsync_directory
 
 _BLOCK = 1 << 20
@@ -21,15 +29,19 @@ _ENCRYPTED = 0x1
 _MAX_MANIFEST_BYTES = 256 << 20
 
 
-def unpack(stop: threading.Event, archive: Path, directory: Path, *, dataset_id: str) -> dict[str, Any]:
-    """Unpack ``archive`` into the empty ``directory``, verify all of it, fsync it, and return the manifest.
+def unpack(
+    stop: threading.Event, archive: Path, directory: Path, *, dataset_id: str
+) -> tuple[dict[str, Any], list[Member]]:
+    """Unpack ``archive`` into the empty ``directory``, verify all of it, fsync it, and return the manifest and what
+    was written.
 
     Blocking. Raises `IntegrityError` for a damaged, dangerous or inconsistent archive, `ProtocolError` for
-    a manifest of another format and `CacheError` if the disk is full. After an error the directory's
-    contents mean nothing.
+    a manifest of another format and `CacheError` if the disk is full or ``archive`` cannot be read. After an
+    error the directory's contents mean nothing.
     """
+    written = list[Member]()
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with cache_errors(archive), zipfile.ZipFile(archive) as opened:
             members = {member.filename: member for member in opened.infolist()}
             check_members(opened.infolist(), limit=archive.stat().st_size)
             manifest = parse_manifest(opened.read(MANIFEST_FILE), origin=f"manifest.json of {dataset_id}")
@@ -37,12 +49,14 @@ def unpack(stop: threading.Event, archive: Path, directory: Path, *, dataset_id:
             check_contents(members.keys(), manifest, dataset_id=dataset_id)
             for name, member in members.items():
                 with opened.open(member) as source:
-                    _write(stop, source, directory / name, shards.get(name))
+                    written.append(_write(stop, source, directory / name))
+                if name in shards:
+                    check_shard(shards[name], written[-1])
     except (zipfile.BadZipFile, EOFError) as error:
         raise IntegrityError(f"the archive of {dataset_id} is damaged: {error}") from error
     with cache_errors(directory):
         fsync_directory(directory)
-    return manifest
+    return manifest, written
 
 
 def check_members(members: Sequence[zipfile.ZipInfo], *, limit: int) -> None:
@@ -84,23 +98,17 @@ def check_contents(names: Iterable[str], manifest: dict[str, Any], *, dataset_id
         raise IntegrityError(f"the archive of {dataset_id} lacks the shards {missing} and has {extra} too many")
 
 
-def hash_file(path: Path) -> tuple[int, str]:
-    """The size in bytes and the sha256 in hex of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return file.tell(), digest.hexdigest()
+def check_shard(shard: Shard, member: Member) -> None:
+    """Raise `IntegrityError` unless ``member``, as it was unpacked, is what the manifest says."""
+    if (member.bytes, member.sha256) != (shard.bytes, shard.sha256):
+        raise IntegrityError(
+            f"{shard.file} has {member.bytes} bytes with sha256 {member.sha256}; "
+            f"the manifest says {shard.bytes} with {shard.sha256}"
+        )
 
 
-def check_shard(shard: Shard, *, size: int, sha256: str) -> None:
-    """Raise `IntegrityError` unless size and sha256 are the manifest's."""
-    if size != shard.bytes:
-        raise IntegrityError(f"{shard.file} has {size} bytes; the manifest says {shard.bytes}")
-    if sha256 != shard.sha256:
-        raise IntegrityError(f"{shard.file} has sha256 {sha256}; the manifest says {shard.sha256}")
-
-
-def _write(stop: threading.Event, source: Any, path: Path, shard: Shard | None) -> None:
-    """Copy one member to ``path``, hashing on the way, fsync it, and check it if it is a shard."""
+def _write(stop: threading.Event, source: Any, path: Path) -> Member:
+    """Copy one member to ``path``, hashing on the way, and fsync it."""
     digest, size = hashlib.sha256(), 0
     with cache_errors(path):
         target: BinaryIO = path.open("xb")
@@ -114,5 +122,4 @@ def _write(stop: threading.Event, source: Any, path: Path, shard: Shard | None) 
         with cache_errors(path):
             target.flush()
             os.fsync(target.fileno())
-    if shard is not None:
-        check_shard(shard, size=size, sha256=digest.hexdigest())
+    return Member(path.name, size, digest.hexdigest())

@@ -35,10 +35,9 @@ async def wait_for_completion(
         raise InvalidRequestError(f"{topic_id!r} is not a topic", remedy="hash_dataset_name() makes one.")
     settings = resolve_settings(server_url=server_url, token=token)
     async with bounded(timeout, topic_id), contextlib.aclosing(watch(topic_id, settings)) as messages:
-        while True:
-            event = await follow(messages, attempt=0, on_event=on_event)
-            if event is not None:
-                return require_ready(event)
+        event = await follow(messages, attempt=0, on_event=on_event)
+    assert event is not None  # no attempt is before 0
+    return require_ready(event)
 
 
 @contextlib.asynccontextmanager
@@ -60,15 +59,16 @@ async def follow(
 ) -> Event | None:
     """The event that ends the topic's current attempt, which is ``attempt`` or a later one.
 
-    Events of earlier attempts are ignored. None if the server has forgotten the attempt, as one does that
+    Events of earlier attempts are ignored. None if the server has forgotten ``attempt``, as one does that
     lost its data: then it has to be asked again.
     """
+    current = attempt
     async for message in messages:
         if message.kind == SUBSCRIBED:
             if message.attempt < attempt:
                 return None
-            attempt = message.attempt
-        elif message.attempt >= attempt:
+            current = message.attempt
+        elif message.attempt >= current:
             if on_event is not None:
                 on_event(message)
             if message.is_terminal:
@@ -77,34 +77,34 @@ async def follow(
 
 
 async def watch(topic_id: str, settings: Settings) -> AsyncGenerator[Event]:
-    """The topic's messages from its first on, each event once and in order, without end.
+    """The topic's messages from its first on, in order, without end.
 
-    A ``subscribed`` message comes first, and again after each reconnection. Raises as
-    `notifications.subscribe` does for what is not transient, and the last transient error once the server
-    has been away for too long.
+    A ``subscribed`` message comes first, and again after each reconnection. Each of these replays everything, because
+    a server that lost its data counts from 1 again, and its numbers then say nothing. What was seen is left out,
+    except that the ends of attempts come again: a new history's must not be taken for the old one's.
+
+    Raises as `notifications.subscribe` does for what is not transient, and the last transient error once the
+    server has been away, or wants to be left alone, for too long.
     """
     from dataset_client.notifications import subscribe  # websockets costs 0.1 s, and waiting is rarely needed
 
     clock = asyncio.get_running_loop().time
     retries = Retries(settings.retry)
-    last, patience, reached = 0, settings.retry.first_contact_s, clock()
+    seen = set[tuple[int, int, str]]()
+    patience, reached = settings.retry.first_contact_s, clock()
     while True:
         greeted = False
         try:
-            async with subscribe(topic_id, last, settings) as messages:
+            async with subscribe(topic_id, settings) as messages:
                 async for message in messages:
                     greeted = True
-                    if message.kind == SUBSCRIBED:
-                        if message.number < last:
-                            # the server lost its history and counts from 1 again: replay all of the new one
-                            last = 0
-                            break
-                        yield message
-                    elif message.number > last:
-                        last = message.number
+                    key = (message.attempt, message.number, message.kind)
+                    if message.kind in EVENT_KINDS and key not in seen:  # a newer server may have more kinds
+                        seen.add(key)
                         retries.progressed()
-                        if message.kind in EVENT_KINDS:  # a newer server may have more
-                            yield message
+                        yield message
+                    elif message.kind == SUBSCRIBED or message.is_terminal:
+                        yield message
         except DatasetClientError as error:
             if greeted:
                 patience, reached = settings.retry.reconnect_s, clock()

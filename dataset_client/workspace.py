@@ -1,9 +1,10 @@
 """Names and lifetimes of temporary files in a cache that several processes, perhaps on several machines,
 share.
 
-A temporary name carries its owner: ``<host>-<pid>-<random hex>``. Nobody touches another's files while the
-owner may be alive. An owner on this machine is dead when its process is gone; one elsewhere when its file
-has not changed for a day. So no lock is needed, which matters because locks lie on network file systems.
+A temporary name carries its owner: ``<place>-<pid>-<random hex>``, where the place is a host, a boot of it and a pid
+namespace in it. Nobody touches another's files while the owner may be alive. An owner in this place is dead when its
+process is gone; one elsewhere when its file has not changed for a day. So no lock is needed, which matters because
+locks lie on network file systems.
 """
 
 import contextlib
@@ -14,56 +15,47 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_client.errors import CacheError
 
 ABANDONED_AFTER_S = 24 * 3600.0
 
-_OWNER = re.compile(r"(?P<host>[A-Za-z0-9_]+)-(?P<pid>[0-9]+)-[0-9a-f]{12}")
-_HOST = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())[:64] or "host"
+_OWNER = re.compile(r"(?P<place>[A-Za-z0-9_]+)-(?P<pid>[0-9]+)-[0-9a-f]{12}")
 
 
-@dataclass(frozen=True)
-class Owner:
-    """Who made a temporary file: a machine and a process on it."""
+def _find_place() -> str:
+    """Where pids of this process mean the same: the host, its boot, and the pid namespace, which containers that share
+    the other two have of their own. The last two are left out where there is no /proc.
+    """
+    parts = [socket.gethostname()[:64]]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", ""))
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return re.sub(r"[^A-Za-z0-9]", "_", "_".join(parts)) or "host"
 
-    host: str
-    pid: int
+
+_PLACE = _find_place()
 
 
 def new_owner_name() -> str:
     """A temporary name of this process that nobody else will choose."""
-    return f"{_HOST}-{os.getpid()}-{secrets.token_hex(6)}"
+    return f"{_PLACE}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def parse_owner(name: str) -> Owner | None:
-    """The owner in a temporary name; None if it has none."""
-    match = _OWNER.fullmatch(name)
-    return Owner(match["host"], int(match["pid"])) if match else None
-
-
-def is_abandoned(owner: Owner, *, age_s: float, own_host: str, pid_lives: bool) -> bool:
-    """Whether the files of ``owner``, last changed ``age_s`` seconds ago, may be taken over or removed."""
-    if owner.host == own_host and not pid_lives:
-        return True
-    # A pid may have been given to another process since, so a living one proves nothing for ever.
-    return age_s > ABANDONED_AFTER_S
-
-
-def path_is_abandoned(path: Path, owner_name: str) -> bool:
-    """`is_abandoned` for a path whose name contains ``owner_name``; False for foreign names and vanished
-    paths.
+def is_abandoned(path: Path, owner: str) -> bool:
+    """Whether ``path``, whose name contains ``owner``, may be taken over or removed; False for names that are not
+    ours.
     """
-    owner = parse_owner(owner_name)
-    if owner is None:
+    match = _OWNER.fullmatch(owner)
+    if match is None:
         return False
-    try:
-        age_s = time.time() - path.stat().st_mtime
+    if match["place"] == _PLACE and not _pid_lives(int(match["pid"])):
+        return True
+    try:  # a pid may have been given to another process since, so a living one proves nothing for ever
+        return time.time() - path.stat().st_mtime > ABANDONED_AFTER_S
     except OSError:
         return False
-    return is_abandoned(owner, age_s=age_s, own_host=_HOST, pid_lives=_pid_lives(owner.pid))
 
 
 def _pid_lives(pid: int) -> bool:
@@ -91,8 +83,12 @@ def temporary_directory(parent: Path) -> Iterator[Path]:
 def remove_abandoned(parent: Path) -> None:
     """Remove what dead runs left in ``parent``."""
     for path in list(parent.iterdir()):
-        if path_is_abandoned(path, path.name):
-            shutil.rmtree(path, ignore_errors=True)
+        if is_abandoned(path, path.name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):  # somebody else was faster
+                    path.unlink()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Examples as numpy arrays: CRC-checked records, decoded by Pillow. Needs the extra ``readers``."""
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +39,7 @@ def _examples(
             try:
                 stored = decode_example(record.data)
                 example = {name: _value(name, feature, stored.get(name)) for name, feature in features.items()}
-            except (
-                ValueError,
-                OSError,
-                OverflowError,
-            ) as error:  # Pillow raises all of them, on what it cannot decode
+            except (ValueError, OverflowError) as error:
                 raise IntegrityError(
                     f"{path}, offset {record.offset}: the example cannot be decoded: {error}",
                     remedy="If dataset.verify() finds nothing, the handler wrote it so; "
@@ -69,14 +67,16 @@ def _only(name: str, stored: Values | None) -> bytes:
 
 
 def decode_image(data: bytes, feature: ImageFeature) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    """Decode a JPEG or PNG to uint8 (H, W, C); raises `ValueError` or `OSError` for what is not one of that
-    shape.
-    """
+    """Decode a JPEG or PNG to uint8 (H, W, C); raises `ValueError` for what is not one of that shape."""
     import numpy as np
     from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=[feature.encoding] if feature.encoding else ["jpeg", "png"]) as image:
-        pixels = np.asarray(image.convert(_MODES[feature.shape[2]]), dtype=np.uint8)
+    formats: list[str] = [feature.encoding] if feature.encoding else ["jpeg", "png"]
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            pixels = np.asarray(image.convert(_MODES[feature.shape[2]]), dtype=np.uint8)
+    except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise ValueError(f"the image cannot be decoded: {error}") from error  # Pillow's parsers leak theirs
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     for expected, side in zip(feature.shape, pixels.shape, strict=True):

@@ -10,7 +10,7 @@ class Shuffle:
     """Shuffle files, and examples through a buffer of ``buffer`` ≥ 1 examples.
 
     The order is a function of ``seed`` and, if ``reshuffle_each_iteration``, of the epoch's number; without
-    a seed it is different in each run. Raises `InvalidSettingError` for a buffer below 1.
+    a seed it is different in each run. Raises `InvalidSettingError` for a buffer that is below 1, or a bool.
     """
 
     buffer: int
@@ -18,5 +18,10 @@ class Shuffle:
     reshuffle_each_iteration: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.buffer, bool):
+            raise InvalidSettingError(
+                f"shuffle={self.buffer} does not say through how many examples",
+                remedy="Give the size of the buffer, for example shuffle=1000, or None to keep the order.",
+            )
         if self.buffer < 1:
             raise InvalidSettingError(f"a shuffle buffer holds at least 1 example, not {self.buffer}")

@@ -1,12 +1,14 @@
 """The public functions as callers use them: scripts, notebooks, several processes."""
 
 import asyncio
+import os
 import pickle
 import signal
 import subprocess
 import sys
 
 import pytest
+from client_archives import make_archive
 
 import dataset_client
 from dataset_client import errors, open_dataset, request_dataset, request_dataset_async
@@ -61,8 +63,20 @@ def test_offline(server, topic, where):
         request_dataset("discs", "v1", CONFIG, offline=True, **where)
     online = request_dataset("discs", "v1", CONFIG, **where)
     before = len(server.posts), len(server.sockets)
-    assert request_dataset("discs", "v1", CONFIG, offline=True, **where) == online
+    assert request_dataset("discs", "v1", CONFIG, offline=True, **where).path == online.path
     assert (len(server.posts), len(server.sockets)) == before
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_timeout_is_a_number(server, topic, where, offline):
+    with pytest.raises(errors.InvalidSettingError, match="'5'"):
+        request_dataset("discs", "v1", CONFIG, offline=offline, timeout="5", **where)
+    assert server.posts == []
+
+
+def test_a_dataset_can_be_a_key(topic, where):
+    dataset = request_dataset("discs", "v1", CONFIG, **where)
+    assert {dataset: 1}[dataset] == 1
 
 
 def test_key_order_and_tuples_make_no_other_request(server, topic, where):
@@ -107,11 +121,35 @@ def test_open_dataset_by_path_id_and_beginning(topic, where):
         open_dataset("discs", cache_dir=cache_dir)
 
 
-def test_verify_finds_a_flipped_bit(topic, where):
+def test_a_folder_that_is_no_dataset_hides_none(topic, where, tmp_path, monkeypatch):
     dataset = request_dataset("discs", "v1", CONFIG, **where)
-    path = dataset.files("train")[1]
+    (tmp_path / "discs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("discs", cache_dir=where["cache_dir"]).path == dataset.path
+
+
+def test_of_several_revisions_the_newest_is_opened(topic, where):
+    cache_dir, opened = where["cache_dir"], []
+    for age, seed in ((100, 0), (0, 100), (200, 50)):
+        topic.archive = make_archive(seed=seed)
+        dataset = request_dataset("discs", "v1", CONFIG, **where)
+        opened.append(dataset.path)
+        os.utime(dataset.path.with_name(f"{dataset.path.name}.json"), (1e9 - age,) * 2)
+    for name in (dataset.dataset_id, "discs"):
+        assert open_dataset(name, cache_dir=cache_dir).path == opened[1]
+    assert open_dataset(opened[0].name, cache_dir=cache_dir).path == opened[0]
+    topic.archive = make_archive(resolved="another")
+    request_dataset("discs", "v1", CONFIG, **where)
+    with pytest.raises(errors.NotCachedError, match="several"):
+        open_dataset("discs", cache_dir=cache_dir)
+
+
+@pytest.mark.parametrize("name", ["discs-train.tfrecord-00001-of-00003", "features.json", "lineage.jsonl"])
+def test_verify_finds_a_flipped_bit(topic, where, name):
+    dataset = request_dataset("discs", "v1", CONFIG, **where)
+    path = dataset.path / name
     data = bytearray(path.read_bytes())
-    data[100] ^= 1
+    data[5] ^= 1
     path.write_bytes(data)
     with pytest.raises(errors.IntegrityError, match=path.name):
         dataset.verify()

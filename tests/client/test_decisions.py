@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,36 +11,26 @@ import pytest
 
 from dataset_client import errors
 from dataset_client.answers import Archive
-from dataset_client.backoff import RetryPolicy
-from dataset_client.cache import CachedDataset, Revision
+from dataset_client.backoff import Retries, RetryPolicy
 from dataset_client.parts import remove_stale
-from dataset_client.plan import Keep, Load, decide
+from dataset_client.plan import plan_download
 from dataset_client.problems import error_from_response, parse_retry_after
 from dataset_client.progress import BarReporter, LineReporter, SilentReporter, make_reporter
 from dataset_client.protocol import Event
 from dataset_client.settings import DEFAULT_SERVER_URL, resolve_settings
-from dataset_client.workspace import Owner, is_abandoned, new_owner_name, parse_owner, remove_abandoned
+from dataset_client.workspace import is_abandoned, new_owner_name, remove_abandoned
 
 OFFER = Archive("d", "u", 100, "0" * 64)
 
 
-def cached(sha256):
-    return CachedDataset(Revision("d", sha256, 100), Path("/d"), {})
-
-
 @pytest.mark.parametrize(
-    ("sha256", "partial", "plan"),
-    [
-        ("0" * 64, 50, Keep(cached("0" * 64))),
-        ("1" * 64, 0, Load(0, 200)),
-        (None, 0, Load(0, 200)),
-        (None, 30, Load(30, 170)),
-        (None, 100, Load(100, 100)),
-        (None, 101, Load(0, 200)),
-    ],
+    ("partial", "resume_from", "disk"), [(0, 0, 200), (30, 30, 170), (100, 100, 100), (101, 0, 200)]
 )
-def test_plans(sha256, partial, plan):
-    assert decide(OFFER, cached=sha256 and cached(sha256), partial_bytes=partial) == plan
+def test_a_download_resumes_what_is_here_and_needs_room_for_the_rest(partial, resume_from, disk):
+    assert plan_download(OFFER, partial_bytes=partial, free_bytes=disk) == resume_from
+    with pytest.raises(errors.CacheError, match="GB free") as caught:
+        plan_download(OFFER, partial_bytes=partial, free_bytes=disk - 1)
+    assert caught.value.code == "disk_full"
 
 
 def test_parts_that_nobody_continues_are_removed_after_a_week(tmp_path):
@@ -55,6 +47,15 @@ def test_delays_double_up_to_a_limit_and_respect_the_server():
     assert [policy.delay(n, jitter=1) for n in (1, 2, 3, 4, 5, 5000)] == [1, 2, 4, 8, 10, 10]
     assert policy.delay(1, jitter=0) == 0.5
     assert policy.delay(1, jitter=0, retry_after=7) == 7
+
+
+@pytest.mark.parametrize("value", ["301", "9" * 400])
+def test_a_server_that_wants_a_longer_wait_than_allowed_is_given_up(value):
+    retries = Retries(RetryPolicy(max_retry_after_s=300))
+    refusal = error_from_response(503, {"Retry-After": value}, b"", url="http://x")
+    for ask in (retries.delay_after, retries.next_delay):
+        with pytest.raises(errors.ServerBusyError):
+            ask(refusal)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_urls_are_relative_to_the_api():
     settings = resolve_settings(server_url="https://data/root", environ={})
     assert settings.url("datasets/x") == "https://data/root/api/v1/datasets/x"
     assert settings.url("https://s3/x") == "https://s3/x"
-    assert settings.notifications_url("a+b.zip", 3) == "wss://data/root/api/v1/notifications?topic=a%2Bb.zip&after=3"
+    assert settings.notifications_url("a+b.zip") == "wss://data/root/api/v1/notifications?topic=a%2Bb.zip&after=0"
     assert settings.is_own("https://data/other")
     assert not settings.is_own("http://data/root")
 
@@ -117,28 +118,43 @@ def test_server_urls_that_cannot_be(url):
         resolve_settings(server_url=url, environ={})
 
 
-@pytest.mark.parametrize(
-    ("host", "age", "lives", "abandoned"),
-    [("here", 0, False, True), ("here", 10, True, False), ("there", 10, False, False), ("there", 1e6, False, True),
-     ("here", 1e6, True, True)],
-)  # fmt: skip
-def test_who_is_abandoned(host, age, lives, abandoned):
-    assert is_abandoned(Owner(host, 1), age_s=age, own_host="here", pid_lives=lives) is abandoned
-
-
-def test_leftovers_of_dead_runs_are_removed_and_nothing_else(tmp_path):
-    import subprocess
-    import sys
-
+@pytest.fixture(scope="module")
+def dead_owner():
+    """The temporary name of a process that has ended."""
     program = "from dataset_client.workspace import new_owner_name as n; print(n())"
-    dead = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("place", "lives", "age", "abandoned"),
+    [("here", False, 0, True), ("here", True, 10, False), ("here", True, 1e6, True), ("there", False, 10, False),
+     ("there", False, 1e6, True)],
+)  # fmt: skip
+def test_who_is_abandoned(tmp_path, dead_owner, place, lives, age, abandoned):
     own = new_owner_name()
-    for name in (dead, own, "foreign"):
+    where, pid, _ = (own if lives else dead_owner).split("-")
+    owner = f"{where if place == 'here' else 'there'}-{pid}-{'0' * 12}"
+    path = tmp_path / owner
+    path.write_text("")
+    os.utime(path, (time.time() - age,) * 2)
+    assert is_abandoned(path, owner) is abandoned
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs Linux")
+def test_another_pid_namespace_or_boot_of_this_host_is_another_place():
+    place = new_owner_name().split("-")[0]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    assert place.endswith(f"_{boot}_{os.stat('/proc/self/ns/pid').st_ino}")
+
+
+def test_leftovers_of_dead_runs_are_removed_and_nothing_else(tmp_path, dead_owner):
+    own = new_owner_name()
+    for name in (dead_owner, own, "foreign"):
         (tmp_path / name).mkdir()
-    (tmp_path / dead / "file").write_text("x")
+    (tmp_path / dead_owner / "file").write_text("x")
+    (tmp_path / f"{dead_owner[:-12]}{'0' * 12}").write_text("a file, as write_atomically leaves it")
     remove_abandoned(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {own, "foreign"}
-    assert parse_owner("foreign") is None
 
 
 def play(reporter):

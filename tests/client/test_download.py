@@ -1,14 +1,17 @@
 """Downloads over a network and from a server that misbehave."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 from aiohttp import web
-from client_server import DatasetServer, answer_with, cut, everything, problem, wrong_bytes
+from client_archives import make_archive
+from client_server import DatasetServer, answer_with, cut, everything, problem, stall, wrong_bytes
 
 from dataset_client import errors
 from dataset_client.download import continues_at
@@ -127,25 +130,54 @@ async def test_an_absolute_url_works_and_a_foreign_one_sees_no_token(server, rea
 
 
 async def test_cancelling_a_download_keeps_what_arrived(server, ready, settings, request_, reporter):
-    async def stall(request, data):
-        response = web.StreamResponse(headers={"Content-Length": str(len(data))})
-        await response.prepare(request)
-        await response.write(data[:1000])
-        arrived.set()
-        await asyncio.sleep(30)  # until the client hangs up
-        return response
-
     arrived = threading.Event()
-    server.archive_script.append(stall)
-    call = asyncio.create_task(obtain(request_, replace(settings, read_timeout_s=0.3), reporter))
+    reporter.downloaded = lambda size: size == 1000 and arrived.set()
+    server.archive_script.append(stall(1000))
+    call = asyncio.create_task(obtain(request_, settings, reporter))
     await asyncio.to_thread(arrived.wait)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert [path.name for path in (settings.cache_dir / "downloads").iterdir()] in (
-        [],
-        [f"{ready.archive.sha256}.part"],
-    )
+    (part,) = (settings.cache_dir / "downloads").iterdir()
+    assert part.name == f"{ready.archive.sha256}.part"
+    assert part.read_bytes() == ready.archive.data[:1000]
+    await obtain(request_, settings, reporter)
+    assert server.gets == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize("when", ["before its head", "before its body"])
+async def test_a_revision_that_replaces_the_one_being_downloaded_is_fetched(
+    server, ready, settings, request_, reporter, when
+):
+    def replace_it(request, data):
+        ready.archive = make_archive(seed=100)
+        return answer_with(200, {"X-Content-SHA256": ready.archive.sha256})(request, data)
+
+    server.archive_script.extend([cut(1000), replace_it] if when == "before its body" else [replace_it])
+    dataset = await obtain(request_, settings, reporter)
+    assert dataset.revision.sha256 == ready.archive.sha256
+    assert len(server.posts) == 2
+    assert server.gets[-1] is None
+    assert list((settings.cache_dir / "downloads").iterdir()) == []
+
+
+async def test_revisions_replaced_for_ever_are_an_error(server, ready, settings, request_, reporter):
+    server.archive_script.extend([answer_with(200, {"X-Content-SHA256": "0" * 64})] * 9)
+    with pytest.raises(errors.IntegrityError, match="replaced"):
+        await obtain(request_, settings, reporter)
+    assert len(server.gets) == 2
+
+
+def test_an_old_part_is_claimed_once(tmp_path):
+    sha256 = "ab" * 32
+    (tmp_path / f"{sha256}.part").write_bytes(b"some")
+    os.utime(tmp_path / f"{sha256}.part", (time.time() - 2 * 24 * 3600,) * 2)
+    with claim_part(tmp_path, sha256) as first, claim_part(tmp_path, sha256) as second:
+        first.take_over(threading.Event())
+        second.take_over(threading.Event())
+        assert (first.size, second.size) == (4, 0)
+        assert first.path.exists()
+        assert second.path.exists()
 
 
 def test_a_part_has_one_owner_at_a_time(tmp_path):

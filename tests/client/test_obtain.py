@@ -1,12 +1,16 @@
 """A request from start to finish against a real server."""
 
 import asyncio
+import shutil
+from dataclasses import replace
 
 import pytest
 from client_archives import make_archive
 from client_server import problem
 
-from dataset_client import errors
+from dataset_client import Dataset, errors
+from dataset_client.cache import Cache
+from dataset_client.manifest import members_of, sidecar_of
 from dataset_client.online import obtain
 
 
@@ -67,7 +71,9 @@ async def test_a_stale_dataset_is_waited_for_again(server, topic, settings, requ
     assert topic.attempt == 2
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "manifest", "sidecar"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "short", "manifest", "sidecar", "features.json", "dataset_info.json", "lineage.jsonl"]
+)
 async def test_a_damaged_copy_is_fetched_again(server, topic, settings, request_, reporter, damage):
     dataset = await obtain(request_, settings, reporter)
     shard = next(dataset.path.glob("*train*"))
@@ -80,9 +86,15 @@ async def test_a_damaged_copy_is_fetched_again(server, topic, settings, request_
             (dataset.path / "manifest.json").write_text("{")
         case "sidecar":
             dataset.path.with_name(f"{dataset.path.name}.json").unlink()
+        case "lineage.jsonl":
+            (dataset.path / damage).unlink()
+        case name:
+            whole = (dataset.path / name).read_bytes()
+            (dataset.path / name).write_bytes(whole.swapcase())  # of the same length
     again = await obtain(request_, settings, reporter)
     assert again.path == dataset.path
     assert shard.stat().st_size > 1
+    Dataset(again.path, again.manifest, {}).verify()
     assert len(server.gets) == 2
 
 
@@ -185,6 +197,32 @@ async def test_other_refusals_are_server_errors(server, topic, settings, request
     assert (caught.value.code, caught.value.status) == ("no_space", 409)
 
 
+async def test_a_server_may_think_longer_about_a_request_than_a_download_may_stand_still(
+    server, topic, settings, request_, reporter
+):
+    async def think(_body):
+        await asyncio.sleep(0.5)
+        return problem(422, "config_refused", "thought through")
+
+    server.post_script.append(think)
+    with pytest.raises(errors.ConfigRefusedError, match="thought through"):
+        await obtain(request_, replace(settings, read_timeout_s=0.1), reporter)
+    assert len(server.posts) == 1
+
+
+async def test_files_that_vanish_while_they_are_installed_are_noticed(topic, settings, request_, reporter):
+    dataset = await obtain(request_, settings, reporter)
+    cache, again = Cache(settings.cache_dir), settings.cache_dir / "tmp" / "again"
+    members = members_of(dataset.path, dataset.manifest)
+    shutil.copytree(dataset.path, again)
+    shutil.rmtree(dataset.path)
+    sidecar_of(dataset.path).unlink()
+    (again / "lineage.jsonl").unlink()
+    with pytest.raises(errors.CacheError, match=r"lineage\.jsonl is missing"):
+        cache.install(again, dataset.revision, members)
+    assert cache.find(dataset.revision) is None
+
+
 async def test_a_missing_token(server, topic, settings, request_, reporter):
     server.token = "s3cret"
     with pytest.raises(errors.UnauthorizedError, match="token"):
@@ -192,8 +230,6 @@ async def test_a_missing_token(server, topic, settings, request_, reporter):
 
 
 async def test_the_token_is_sent_everywhere(server, topic, settings, request_, reporter):
-    from dataclasses import replace
-
     server.token = "s3cret"
     settings = replace(settings, token="s3cret")
     assert "s3cret" not in repr(settings)
@@ -201,16 +237,12 @@ async def test_the_token_is_sent_everywhere(server, topic, settings, request_, r
 
 
 async def test_nobody_answers(server, settings, request_, reporter):
-    from dataclasses import replace
-
     settings = replace(settings, server_url="http://127.0.0.1:9")
     with pytest.raises(errors.ServerUnreachableError, match="DATASET_SERVER_URL"):
         await obtain(request_, settings, reporter)
 
 
 async def test_a_server_that_goes_away_points_to_the_cache(server, topic, settings, request_, reporter):
-    from dataclasses import replace
-
     await obtain(request_, settings, reporter)
     with pytest.raises(errors.ServerUnreachableError, match="offline=True"):
         await obtain(request_, replace(settings, server_url="http://127.0.0.1:9"), reporter)

@@ -1,7 +1,10 @@
 """The file formats, without TensorFlow."""
 
+import contextlib
 import io
 import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -197,6 +200,45 @@ def test_masks_of_1_and_8_bits_are_0_and_255(bits):
     pixels = decode_image(mask(3, bits), ImageFeature((None, None, 1), "png"))
     assert (pixels.dtype, pixels.shape) == (np.uint8, (48, 64, 1))
     assert set(np.unique(pixels)) == {0, 255}
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from([mask(0, 1), mask(0, 8), photo(0)]),
+    st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 255)), max_size=4),
+    st.integers(1, 10**9),
+)
+def test_damaged_images_are_value_errors(image, changes, end):
+    data = bytearray(image)
+    for position, value in changes:
+        data[position % len(data)] = value
+    kind, channels = ("jpeg", 3) if image[:1] == b"\xff" else ("png", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about large images
+        with contextlib.suppress(ValueError):
+            decode_image(repair_png(bytes(data[: end % len(data) + 1])), ImageFeature((None, None, channels), kind))
+
+
+def repair_png(data):
+    """``data`` with right checksums, so that damage gets past them, as far as it is a PNG."""
+    out, position = [data[:8]], 8
+    while (end := position + 12 + int.from_bytes(data[position : position + 4])) <= len(data):
+        body = data[position + 4 : end - 4]
+        out += [data[position : position + 4], body, struct.pack(">I", zlib.crc32(body))]
+        position = end
+    return b"".join(out) + data[position:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        mask(0).replace(b"IDAT", b"IDA\xff"),  # SyntaxError
+        repair_png(mask(0)[:16] + b"\x00\x01\x00\x00" * 2 + mask(0)[24:]),  # DecompressionBombError
+    ],
+)
+def test_what_pillow_raises_besides_its_documentation(data):
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        decode_image(data, ImageFeature((None, None, 1), "png"))
 
 
 def test_an_image_of_another_size_than_promised():

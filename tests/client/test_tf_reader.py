@@ -85,6 +85,12 @@ def test_shuffling_is_a_function_of_the_seed_and_the_epoch(dataset):
     assert sorted(keys(dataset.as_tf_dataset("train", shuffle=4))) == sorted(plain)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_shuffle_is_no_switch(dataset, shuffle):
+    with pytest.raises(errors.InvalidSettingError, match="shuffle=1000"):
+        dataset.as_tf_dataset("train", shuffle=shuffle)
+
+
 def test_a_buffer_holds_something():
     with pytest.raises(errors.InvalidSettingError):
         Shuffle(buffer=0)

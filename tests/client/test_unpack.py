@@ -130,6 +130,11 @@ def test_manifests_that_are_none(tmp_path, target, key, value, error):
         unpack_members(tmp_path, target, dataset_id, files.items())
 
 
+def test_an_archive_that_vanished(tmp_path, target):
+    with pytest.raises(errors.CacheError, match=r"gone\.zip"):
+        unpack(threading.Event(), tmp_path / "gone.zip", target, dataset_id="d")
+
+
 def test_no_zip_at_all(tmp_path, target):
     path = tmp_path / "a.zip"
     path.write_bytes(b"no zip")

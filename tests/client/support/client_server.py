@@ -106,7 +106,7 @@ class DatasetServer:
         app.router.add_post(f"{API}/datasets", self._post)
         app.router.add_get(f"{API}/datasets/{{id}}/archive", self._archive)
         app.router.add_get(f"{API}/notifications", self._notifications)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
@@ -141,7 +141,7 @@ class DatasetServer:
         assert body["config_md5"] == config_md5(canonical)
         topic_id = hash_dataset_name(body["dataset_name"], body["handler_version"], canonical)
         if self.post_script and (response := self.post_script.popleft()(body)) is not None:
-            return response
+            return await response if asyncio.iscoroutine(response) else response
         topic = self.topics.get(topic_id)
         if topic is None or topic.archive is None:
             return problem(404, "dataset_unknown", f"no handler makes {body['dataset_name']!r}")
@@ -232,6 +232,20 @@ def cut(count):
         await response.prepare(request)
         await response.write(data[start : start + count])
         request.transport.close()
+        return response
+
+    return respond
+
+
+def stall(count):
+    """An archive whose body stands still after ``count`` bytes, or without any, its head included, if that is None."""
+
+    async def respond(request, data):
+        response = web.StreamResponse(headers={"Content-Length": str(len(data))})
+        if count is not None:
+            await response.prepare(request)
+            await response.write(data[:count])
+        await asyncio.sleep(30)  # until the client hangs up
         return response
 
     return respond

@@ -1,0 +1,130 @@
+"""`timeout` and Ctrl-C end a call at once, whatever it waits for."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from client_archives import make_archive
+from client_server import stall
+
+from dataset_client import errors, request_dataset
+from dataset_client.concurrency import in_thread
+
+CONFIG = {"batch_size": 2, "limit": 7}
+#: More than a file's buffer, so that the test sees it arrive.
+ARRIVED = 20_000
+AT_ONCE_S = 1.5
+
+
+@pytest.fixture
+def ready(topic):
+    topic.is_ready, topic.attempt, topic.archive = True, 1, make_archive(splits={"train": 20})
+    assert len(topic.archive.data) > 2 * ARRIVED
+    return topic
+
+
+@pytest.fixture
+def where(server, tmp_path):
+    return {"server_url": server.url, "cache_dir": tmp_path / "cache", "progress": False}
+
+
+async def hang(*_):
+    await asyncio.sleep(30)
+
+
+def hang_at(server, what):
+    match what:
+        case "answer":
+            server.post_script.append(hang)
+        case "head":
+            server.archive_script.append(stall(None))
+        case "body":
+            server.archive_script.append(stall(ARRIVED))
+
+
+def check_that_what_arrived_is_resumed(server, topic, where):
+    (part,) = (where["cache_dir"] / "downloads").iterdir()
+    assert part.name == f"{topic.archive.sha256}.part"
+    assert part.read_bytes() == topic.archive.data[:ARRIVED]
+    assert request_dataset("discs", "v1", CONFIG, **where).path.is_dir()
+    assert server.gets == [None, f"bytes={ARRIVED}-"]
+
+
+@pytest.mark.parametrize("what", ["answer", "head", "body"])
+def test_a_timeout(server, ready, where, what):
+    hang_at(server, what)
+    begin = time.monotonic()
+    with pytest.raises(errors.WaitTimeoutError):
+        request_dataset("discs", "v1", CONFIG, timeout=0.5, **where)
+    assert time.monotonic() - begin < AT_ONCE_S
+    if what == "body":
+        check_that_what_arrived_is_resumed(server, ready, where)
+
+
+SCRIPT = (
+    "import sys; from dataset_client import request_dataset as r;"
+    "r('discs', 'v1', {'batch_size': 2, 'limit': 7}, server_url=sys.argv[1], cache_dir=sys.argv[2], progress=False)"
+)
+NOTEBOOK = f"""
+import asyncio
+async def cell(): exec({SCRIPT!r})
+asyncio.new_event_loop().run_until_complete(cell())
+"""
+
+
+@pytest.mark.parametrize("program", [SCRIPT, NOTEBOOK], ids=["script", "notebook"])
+@pytest.mark.parametrize("what", ["answer", "head", "body"])
+def test_ctrl_c(server, ready, where, what, program):
+    hang_at(server, what)
+    command = [sys.executable, "-c", program, where["server_url"], str(where["cache_dir"])]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    match what:
+        case "answer":
+            server.wait_for_posts(1)
+        case "head":
+            wait_until(lambda: server.gets)
+        case "body":
+            wait_until(lambda: sum(path.stat().st_size for path in (where["cache_dir"] / "downloads").glob("*")))
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=30)[1]
+    assert time.monotonic() - begin < AT_ONCE_S
+    assert "KeyboardInterrupt: Interrupted. A build that was asked for goes on" in stderr
+    if what == "body":
+        check_that_what_arrived_is_resumed(server, ready, where)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            if condition():
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def test_a_second_cancellation_does_not_leave_the_thread_behind():
+    runs, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(stop):
+        runs.set()
+        may_end.wait(10)
+        ended.set()
+
+    call = asyncio.create_task(in_thread(work))
+    await asyncio.to_thread(runs.wait)
+    for _ in range(3):
+        call.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert not call.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert ended.is_set()
