@@ -207,18 +207,23 @@ class Catalog:
         """Tie a request to its dataset, and start that if nobody has."""
         dataset_id = hash_dataset_name(topic.dataset_name, resolved.version, effective)
         async with self._lock(f"dataset {dataset_id}"):
-            dataset = await self._store.dataset(dataset_id)
-            there = (
-                dataset is not None and dataset.state == "ready" and await asyncio.to_thread(self._is_there, dataset)
-            )
-            if not there:
-                claimed = await self._store.start_build(dataset_id, topic.dataset_name, resolved.version, effective)
-                # One that is active but was not claimed now runs already, or was left behind and is taken up.
-                building = claimed or await self._store.dataset(dataset_id)
-                if building and building.is_active:
-                    self._builds.start(building, resolved)
+            building = await self._claim(topic, resolved, dataset_id, effective)
+            if building:
+                self._builds.start(building, resolved)
             await self._store.attach(topic, dataset_id)
         self._hub.wake([topic.topic_id])
+
+    async def _claim(self, topic: Topic, resolved: Resolved, dataset_id: str, effective: str) -> Dataset | None:
+        """The build that must run for a dataset: a new one, or one that is active already; None if it is ready."""
+        while True:
+            seen = await self._store.dataset(dataset_id)
+            if seen and seen.is_active:
+                return seen  # it runs, or was left behind and is taken up
+            if seen and seen.state == "ready" and await asyncio.to_thread(self._is_there, seen):
+                return None
+            claimed = await self._store.start_build(dataset_id, topic.dataset_name, resolved.version, effective, seen)
+            if claimed:
+                return claimed
 
     def _is_there(self, dataset: Dataset | None) -> bool:
         """Whether the archive of a dataset is on disk, whole."""

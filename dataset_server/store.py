@@ -320,11 +320,14 @@ class Store:
             return [Dataset(**row._mapping) for row in rows]
 
     async def start_build(
-        self, dataset_id: str, dataset_name: str, resolved_version: str, config: str
+        self, dataset_id: str, dataset_name: str, resolved_version: str, config: str, seen: Dataset | None
     ) -> Dataset | None:
-        """Claim a new build of a dataset that is not being made; None if somebody else was faster."""
+        """Claim a new build of a dataset that nobody makes; None if it is not any more as it was ``seen``."""
         async with self._writing.begin() as db:
-            row = (await db.execute(select(datasets.c.state).where(datasets.c.dataset_id == dataset_id))).one_or_none()
+            where = datasets.c.dataset_id == dataset_id
+            row = (await db.execute(select(datasets.c.state, datasets.c.attempt).where(where))).one_or_none()
+            if (row and (row.state, row.attempt)) != (seen and (seen.state, seen.attempt)):
+                return None
             if row is None:
                 await db.execute(
                     insert(datasets).values(
@@ -337,8 +340,6 @@ class Store:
                         created_at=time.time(),
                     )
                 )
-            elif row.state in ACTIVE:
-                return None
             else:
                 fresh = dict.fromkeys(("error", "archive_bytes", "archive_sha256", "manifest", "finished_at"))
                 await db.execute(

@@ -93,3 +93,15 @@ def test_events_are_replayed_after_a_number(make_server):
     assert whole[0]["number"] == 1
     middle = whole[len(whole) // 2]["number"]
     assert server.events(answer["topic_id"], after=middle) == [e for e in whole if e["number"] > middle]
+
+
+def test_more_spellings_of_one_meaning(make_server):
+    """The mask is always there; a crop that is not cut cannot be centred; DUTS has no categories."""
+    server = make_server()
+    plain = {"categories": ["figure"], "limit": 4}
+    for name, one, other in (
+        ("coco", plain, {**plain, "input_attributes": ["mask", "image"], "random_crop_centered": True}),
+        ("composite", {"subjects": "duts", "limit": 3}, {"subjects": "duts", "limit": 3, "subjects_folder": "duts"}),
+        ("composite", {"subjects": "duts", "limit": 3}, {"subjects": "duts", "limit": 3, "categories": ["dog"]}),
+    ):
+        assert server.make(name, one)["dataset_id"] == server.make(name, other)["dataset_id"]
