@@ -20,7 +20,11 @@ from .processes import handler_environment, kill_group, last_lines
 
 HANDLER_API: Final = 1
 _FINAL: Final = (Described, Planned, Finished, Fault)
-_ANSWER: Final = {"describe": Described, "plan": Planned, "build": Finished}
+_ANSWER: Final[dict[str, type[Described] | type[Planned] | type[Finished]]] = {
+    "describe": Described,
+    "plan": Planned,
+    "build": Finished,
+}
 _MAX_LINE: Final = 4 << 20
 _MAX_LOG: Final = 10 << 20
 _LEAVING_SECONDS: Final = 5.0

@@ -13,6 +13,7 @@ Array = npt.NDArray[np.uint8]
 
 CELL = 128
 GAP = 6
+TITLE = 18
 COLOUR = np.array([235, 60, 120])
 
 
@@ -25,8 +26,10 @@ def overlay(photo: Array, mask: Array) -> Array:
 
 def contact_sheet(dataset: Dataset, columns: int = 8) -> Image.Image:
     """One band per split: its name, and three rows of examples (photo, mask, overlay)."""
-    band = 18 + 3 * (CELL + GAP)
-    sheet = Image.new("RGB", (GAP + columns * (CELL + GAP), band * len(dataset.splits) + GAP), "white")
+    first = next(example for split in dataset.splits for example in dataset.as_numpy_iterator(split))
+    cell = (CELL, round(CELL * first["image"].shape[0] / first["image"].shape[1]))
+    band = TITLE + 3 * (cell[1] + GAP)
+    sheet = Image.new("RGB", (GAP + columns * (cell[0] + GAP), band * len(dataset.splits) + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (split, count) in enumerate(dataset.splits.items()):
         top = index * band
@@ -34,8 +37,8 @@ def contact_sheet(dataset: Dataset, columns: int = 8) -> Image.Image:
         for column, example in zip(range(columns), dataset.as_numpy_iterator(split), strict=False):
             photo, mask = example["image"], example["mask"]
             for row, picture in enumerate((photo, np.repeat(mask, 3, axis=2), overlay(photo, mask))):
-                thumbnail = ImageOps.pad(Image.fromarray(picture), (CELL, CELL), color="white")
-                sheet.paste(thumbnail, (GAP + column * (CELL + GAP), top + 18 + row * (CELL + GAP)))
+                thumbnail = ImageOps.pad(Image.fromarray(picture), cell, color="white")
+                sheet.paste(thumbnail, (GAP + column * (cell[0] + GAP), top + TITLE + row * (cell[1] + GAP)))
     return sheet
 
 
