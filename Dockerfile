@@ -7,6 +7,8 @@ COPY . .
 FROM base AS server
 RUN make install
 ENV PATH="/app/.venv/bin:$PATH"
+RUN useradd --create-home server && install -d -o server /data
+USER server
 EXPOSE 8710
 ENTRYPOINT ["dataset-server"]
 CMD ["serve", "--raw-root", "/raw", "--data-dir", "/data", "--host", "0.0.0.0"]
