@@ -59,8 +59,11 @@ def _run(options: argparse.Namespace) -> int:
     with _events() as out:
 
         def emit(event: dict[str, Any]) -> None:
-            out.write(json.dumps(event, separators=(",", ":")) + "\n")
-            out.flush()
+            try:
+                out.write(json.dumps(event, separators=(",", ":")) + "\n")
+                out.flush()
+            except BrokenPipeError:
+                raise KeyboardInterrupt from None  # nobody listens any more
 
         try:
             from .commands import COMMANDS, check_request
@@ -69,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
         except HandlerError as error:
             emit({"event": "error", **error.to_json()})
             return 1
-        except (KeyboardInterrupt, BrokenPipeError):
+        except KeyboardInterrupt:
             return 130
         except BaseException as error:  # the boundary: whatever a handler raises, also SystemExit, becomes its fault
             traceback.print_exc()

@@ -4,7 +4,7 @@
 everything a handler prints goes to standard error. Requests, all with ``handler_api: 1``, ``dataset``
 (the name in shard files) and, where the entry point is called otherwise, ``handler``::
 
-    describe  {config?}                                    -> described
+    describe  {config?, die_with_parent?}                  -> described
     plan      {config, raw_root, work_dir, die_with_parent?}  -> planned
     build     {config, raw_root, work_dir, shards?, workers?, die_with_parent?}
                                                            -> progress*, shard*, finished?
@@ -21,13 +21,14 @@ again. When every shard of the plan is sealed it writes the metadata and says ``
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .config import check_config
 from .contract import HANDLER_API, DatasetHandler
-from .errors import RawDataError, RequestError, TooManyBadSamplesError
+from .errors import EmptySelectionError, RawDataError, RequestError, TooManyBadSamplesError
 from .external import build_external, check_options, effective, plan_external
 from .metadata import write_metadata
 from .plan import Plan
@@ -84,6 +85,8 @@ def effective_config(handler: type[DatasetHandler], config: Mapping[str, Any]) -
 
 def describe(request: Mapping[str, Any], emit: Emit) -> None:
     """Say which options a handler has, and what a config means to it."""
+    if parent := request.get("die_with_parent"):
+        die_with_parent(parent)
     handler = load_handler(request.get("handler") or request["dataset"])
     event: dict[str, Any] = {
         "event": "described",
@@ -132,6 +135,7 @@ def build(request: Mapping[str, Any], emit: Emit) -> None:
         made, sealed = build_external(made, handler, work)
         for record in sealed:
             emit({"event": "shard", **record.announcement()})
+    _refuse_empty_splits(sealed)
     files = write_metadata(work, made, sealed)
     quarantined = len(made.rejected) + sum(len(record.quarantine) for record in sealed)
     emit({"event": "finished", "files": files, "quarantined": quarantined})
@@ -162,7 +166,6 @@ def _build_shards(
         if samples:
             emit({"event": "progress", "done": done, "total": made.samples})
 
-    progress(0, 0)
     emit({"event": "progress", "done": done, "total": made.samples})
     _refuse_too_many(handler, made, bad, sealed.values())
     workers = request.get("workers") or os.cpu_count() or 1
@@ -171,6 +174,20 @@ def _build_shards(
         emit({"event": "shard", **record.announcement()})
         _refuse_too_many(handler, made, bad, sealed.values())
     return [sealed[number] for number in sorted(sealed)]
+
+
+def _refuse_empty_splits(sealed: Iterable[SealedShard]) -> None:
+    """Raise `EmptySelectionError` for a split of which nothing is left."""
+    examples: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    for record in sealed:
+        examples[record.split] += record.examples
+        for _, reason in record.quarantine:
+            reasons.setdefault(record.split, reason)
+    for split, count in examples.items():
+        if not count:
+            why = f"; the first reason: {reasons[split]}" if split in reasons else ""
+            raise EmptySelectionError(f"no example is left of split '{split}'{why}")
 
 
 def _refuse_too_many(handler: SampleHandler, made: Plan, bad: int, sealed: Iterable[SealedShard]) -> None:

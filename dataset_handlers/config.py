@@ -143,6 +143,9 @@ class PhotoConfig(HandlerConfig):
 
 ConfigT = TypeVar("ConfigT", bound=HandlerConfig)
 
+#: Faults that one refusal lists; whoever has more of them will ask again anyway.
+_MOST_FAULTS = 20
+
 
 def check_config(model: type[ConfigT], config: dict[str, Any]) -> ConfigT:
     """Check ``config`` against ``model``; raises `ConfigRefusedError` with every fault at once."""
@@ -153,19 +156,25 @@ def check_config(model: type[ConfigT], config: dict[str, Any]) -> ConfigT:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        found = error.errors()
-        raise ConfigRefusedError(
-            [
-                _fault([str(part) for part in item["loc"]], item["type"], item["msg"], list(model.model_fields))
-                for item in found
-                # A list whose items are at fault is told to be too short besides, for want of valid ones.
-                if item["type"] != "too_short" or not any(item["loc"] == other["loc"][:-1] for other in found)
-            ]
-        ) from error
+        # A list whose items are at fault is told to be too short besides, for want of valid ones.
+        all_found = error.errors()
+        found = [
+            item
+            for item in all_found
+            if item["type"] != "too_short" or not any(item["loc"] == other["loc"][:-1] for other in all_found)
+        ]
+        faults = [
+            _fault([str(part) for part in item["loc"]], item["type"], item["msg"], list(model.model_fields))
+            for item in found[:_MOST_FAULTS]
+        ]
+        if len(found) > _MOST_FAULTS:
+            faults.append({"path": "", "reason": f"and {len(found) - _MOST_FAULTS} faults more"})
+        raise ConfigRefusedError(faults) from error
 
 
 def _fault(location: list[str], kind: str, message: str, options: list[str]) -> dict[str, str]:
-    location = [part for part in location if part != "[key]"]  # pydantic's mark for a fault in a key
+    # "[key]" is pydantic's mark for a fault in a key.
+    location = [part if len(part) <= 80 else f"{part[:79]}…" for part in location if part != "[key]"]
     path = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in location)
     if kind == "extra_forbidden":
         close = difflib.get_close_matches(location[-1], options, n=1)

@@ -64,6 +64,7 @@ def duts_samples(root: Path) -> Iterator[Sample | Rejected]:
         )
     for part in parts:
         photos = _by_stem(root / part / f"{part}-Image", _PHOTOS)
+        yield from _doubled(root / part / f"{part}-Image", part, photos)
         masks = _by_stem(root / part / f"{part}-Mask", {".png"})
         for stem, photo in photos.items():
             if mask := masks.get(stem):
@@ -82,6 +83,14 @@ def _by_stem(folder: Path, endings: set[str]) -> dict[str, str]:
     if not folder.is_dir():
         return {}
     return {path.stem: path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in endings}
+
+
+def _doubled(folder: Path, part: str, photos: dict[str, str]) -> Iterator[Rejected]:
+    """Photos that have another's name, but for the ending; the last by name is used."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        used = photos.get(path.stem)
+        if path.suffix.lower() in _PHOTOS and path.name != used:
+            yield Rejected(f"{part}/{path.name}", f"{path.name} and {used} have one name; {used} is used")
 
 
 def load_duts(handler: SegmentationHandler, root: Path, data: dict[str, Any]) -> tuple[Array, Array]:

@@ -116,6 +116,10 @@ def _take_in(path: Path, target: Path, split: str, number: int, features: dict[s
         example = decode_example(record)
         if not features:
             features.update(_infer(example))
+        if features_json(_infer(example)) != features_json(features):
+            raise HandlerError(
+                f"{path.name}: example {examples} holds other fields, or of other lengths, than the first"
+            )
         examples += 1
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as source, atomic_file(target) as file:

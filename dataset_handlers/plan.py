@@ -12,7 +12,7 @@ into shards of equal size.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,12 +125,17 @@ def select(found: Iterable[Sample | Rejected], seed: int) -> tuple[list[Sample],
     """Separate samples from rejected ones, refuse doubled keys and such as are no text, shuffle by hash."""
     samples: dict[str, Sample] = {}
     rejected: list[Rejected] = []
+    listed: list[Sample] = []
     for item in found:
         if isinstance(item, Rejected):
             rejected.append(Rejected(_as_text(item.key), _as_text(item.reason)))
         elif not is_text(item.key):
             rejected.append(Rejected(_as_text(item.key), "its name is not UTF-8; rename the file"))
-        elif item.key in samples:
+        else:
+            listed.append(item)
+    # Whatever order they came in, the same one of two with one key is kept.
+    for item in sorted(listed, key=lambda sample: (sample.key, json.dumps(sample.data, sort_keys=True))):
+        if item.key in samples:
             rejected.append(Rejected(item.key, "another sample has the same key"))
         else:
             samples[item.key] = item
@@ -147,13 +152,16 @@ def _as_text(string: str) -> str:
     return string.encode(errors="backslashreplace").decode()
 
 
-def assign_splits(samples: list[Sample], fractions: Mapping[str, float] | None, seed: int) -> dict[str, list[Sample]]:
+def assign_splits(
+    samples: list[Sample], fractions: Mapping[str, float] | None, seed: int, rejected: Sequence[Rejected] = ()
+) -> dict[str, list[Sample]]:
     """Samples by split, in order: the publisher's splits, or ``fractions`` of all samples drawn by ``seed``.
 
     Sizes are the fractions rounded so that they sum up. Raises `EmptySelectionError` for a split without a sample.
     """
     if not samples:
-        raise EmptySelectionError("the config selects no sample; widen the selection or check the raw folder")
+        why = f"; of those rejected, the first: {rejected[0].reason}" if rejected else ""
+        raise EmptySelectionError(f"the config selects no sample; widen the selection or check the raw folder{why}")
     by_split: dict[str, list[Sample]] = {}
     if fractions is None:
         for sample in samples:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .config import HandlerConfig, check_config, describe_options
 from .contract import DatasetHandler
 from .environment import describe_environment
-from .errors import BadSampleError, HandlerError
+from .errors import BadSampleError, HandlerError, RawDataError
 from .features import Feature, features_json, serialize
 from .images import read_raw
 from .plan import Plan, PlannedShard, Rejected, Sample, assign_splits, load_samples, select, write_samples
@@ -80,8 +80,11 @@ class SampleHandler(DatasetHandler):
         """List, select, split and cut the samples; write the plan. Raises `EmptySelectionError`."""
         options = self.options
         self._take_read_files()
-        samples, rejected = select(self.samples(), options.seed)
-        by_split = assign_splits(samples[: options.limit], options.splits, options.seed)
+        try:
+            samples, rejected = select(self.samples(), options.seed)
+        except BadSampleError as error:  # about a file that all samples hang on
+            raise RawDataError(str(error)) from error
+        by_split = assign_splits(samples[: options.limit], options.splits, options.seed, rejected)
         recipe = {
             "config": options.effective(),
             "features": features_json(self.features()),

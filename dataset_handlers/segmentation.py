@@ -23,7 +23,7 @@ Array = npt.NDArray[np.uint8]
 class SegmentationHandler(SampleHandler):
     """A handler of (photo, mask) pairs; subclasses list samples and `load` them.
 
-    Examples hold ``image`` (H, W, 3) uint8 sRGB as JPEG and ``mask`` (H, W, 1) uint8 as PNG, 255 on the subject and 0
+    Examples hold ``image`` (H, W, 3) uint8 RGB as JPEG and ``mask`` (H, W, 1) uint8 as PNG, 255 on the subject and 0
     elsewhere, and the fields named by ``input_attributes``.
     """
 

@@ -32,7 +32,7 @@ _PROGRESS_SECONDS = 0.5
 
 #: After these a second attempt goes on where the first one stopped; after others it starts afresh, since the fault
 #: may lie in what was made so far.
-_RESUMABLE = {"worker_died", "handler_exited", "handler_timeout", "internal_error"}
+_RESUMABLE = {"worker_died", "handler_exited", "handler_timeout", "disk_full", "internal_error"}
 
 
 @dataclass
@@ -102,10 +102,11 @@ class Builds:
             path.unlink(missing_ok=True)
 
     async def remove_orphans(self) -> None:
-        """Remove build folders of datasets that are published or were never ours."""
+        """Remove build folders that nobody will go on with: published, failed for good, or never ours."""
         for folder in self.work_root.iterdir():
             dataset = await self._store.dataset(f"{folder.name}.zip")
-            if dataset is None or dataset.state == "ready":
+            failed = json.loads(dataset.error)["code"] if dataset and dataset.error else None
+            if dataset is None or dataset.state == "ready" or (failed and failed not in _RESUMABLE):
                 await asyncio.to_thread(_discard, folder)
 
     def start(self, dataset: Dataset, resolved: Resolved) -> None:
@@ -146,9 +147,9 @@ class Builds:
                 logger.exception("build of %s failed", dataset_id)
             else:
                 logger.warning("build of %s failed: %s: %s", dataset_id, fault.code, fault)
+            self._hub.wake(await insist(lambda: self._store.fail(dataset_id, attempt, fault.to_event())))
             if fault.code not in _RESUMABLE:
                 await asyncio.to_thread(_discard, work)
-            self._hub.wake(await insist(lambda: self._store.fail(dataset_id, attempt, fault.to_event())))
         else:
             await asyncio.to_thread(_discard, work)
 
@@ -192,7 +193,7 @@ class Builds:
             on_event=on_event,
         )
         assert isinstance(finished, events.Finished)
-        if set(finished.files) != {*announced, *events.METADATA_FILES}:
+        if sorted(finished.files) != sorted([*announced, *events.METADATA_FILES]):
             raise HandlerFaultError("handler_protocol", "the handler's last word does not list what it announced")
         await self._move(dataset, "publishing")
         made = await asyncio.to_thread(self._publish, dataset, resolved, environment, work, finished.files, announced)
@@ -250,7 +251,10 @@ def _discard(folder: Path) -> None:
     """Remove a build's folder; renamed first, so that it is never found half-removed."""
     if folder.exists():
         trash = folder.with_name(f"trash-{uuid.uuid4().hex}")
-        folder.rename(trash)
+        try:
+            folder.rename(trash)
+        except OSError:
+            logger.exception("%s cannot be removed", folder)
         shutil.rmtree(trash, ignore_errors=True)
 
 

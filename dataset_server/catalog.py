@@ -177,6 +177,8 @@ class Catalog:
             effective = await self._check(resolved, environment, json.loads(topic.config))
             await self._attach(topic, resolved, effective)
         except ServerFault as fault:
+            # What the version means is found out anew by who asks again: a tag or a folder may have changed.
+            self._resolved.pop((topic.dataset_name, topic.handler_version), None)
             await self._fail(topic, fault)
         except Exception as error:  # the boundary: a request ends in an event, whatever happens
             logger.exception("preparing %s failed", topic.topic_id)

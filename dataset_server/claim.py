@@ -35,11 +35,22 @@ def claim(data_dir: Path) -> Iterator[None]:
                         f"{data_dir} is served by process {holder['pid']} on {holder['host']}; stop that first, use "
                         f"another data folder, or remove {path} if that machine no longer exists"
                     ) from None
-                path.unlink(missing_ok=True)
+                _take_away(path)
         yield
         path.unlink(missing_ok=True)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _take_away(path: Path) -> None:
+    """Remove a dead claim, and put back one that somebody else made in its place meanwhile."""
+    taken = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(taken)
+        if _living_holder(taken):
+            with contextlib.suppress(FileExistsError):
+                os.link(taken, path)
+    taken.unlink(missing_ok=True)
 
 
 def _living_holder(path: Path) -> dict[str, object] | None:

@@ -15,7 +15,6 @@
     ├── RequestTooLargeError    request_too_large     413
     ├── RangeNotSatisfiableError  range_not_satisfiable  416
     ├── ConfigRefusedError      config_refused        422
-    ├── UnavailableError        unavailable           503
     ├── EnvironmentFailedError  environment_failed    502
     └── HandlerFaultError       (code of the handler) 502
 
@@ -135,12 +134,6 @@ class ConfigRefusedError(ServerFault):
     def extra(self) -> dict[str, Any]:
         """The single faults."""
         return {"faults": self.faults}
-
-
-class UnavailableError(ServerFault):
-    """The server takes no work at the moment."""
-
-    code, status, title = "unavailable", 503, "Not available now"
 
 
 class EnvironmentFailedError(ServerFault):

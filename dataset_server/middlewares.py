@@ -28,8 +28,6 @@ _OPEN = frozenset({"/healthz", "/readyz"})
 def problem(fault: ServerFault) -> web.Response:
     """A fault as ``application/problem+json``."""
     headers = {"WWW-Authenticate": "Bearer"} if fault.status == 401 else {}
-    if fault.status == 503:
-        headers["Retry-After"] = "10"
     if isinstance(fault, RangeNotSatisfiableError):
         headers["Content-Range"] = f"bytes */{fault.size}"
     return web.Response(

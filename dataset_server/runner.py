@@ -5,12 +5,14 @@ call returns, the process and its group have been killed; only what moved to a s
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import uuid
+from asyncio.subprocess import Process
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +29,7 @@ _ANSWER: Final[dict[str, type[Described] | type[Planned] | type[Finished]]] = {
 }
 _MAX_LINE: Final = 4 << 20
 _MAX_LOG: Final = 10 << 20
-_LEAVING_SECONDS: Final = 5.0
+_LEAVING_SECONDS: Final = 2.0
 
 
 async def run_command(
@@ -75,7 +77,7 @@ async def run_command(
         status: int | None = None
         try:
             async with asyncio.timeout(timeout):
-                final = await _listen(output.reader, stall_timeout, on_event)
+                final = await _until_gone(process, _listen(output.reader, stall_timeout, on_event))
                 # Its last word said, it has a moment to go by itself.
                 async with asyncio.timeout(_LEAVING_SECONDS if final else None):
                     status = await process.wait()
@@ -98,6 +100,20 @@ async def run_command(
         output.close()
         errors.close()
         file.unlink(missing_ok=True)
+
+
+async def _until_gone(process: Process, listening: Coroutine[Any, Any, HandlerEvent | None]) -> HandlerEvent | None:
+    """Listen until the last event, or until the process has gone: a child of its may hold the pipe open for ever."""
+    listener, gone = asyncio.create_task(listening), asyncio.create_task(process.wait())
+    try:
+        await asyncio.wait((listener, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not listener.done():
+            await asyncio.wait((listener,), timeout=_LEAVING_SECONDS)
+        return await listener if listener.done() else None
+    finally:
+        for task in (listener, gone):
+            task.cancel()
+        await asyncio.gather(listener, gone, return_exceptions=True)
 
 
 async def _listen(
@@ -195,6 +211,7 @@ class _Log:
             while chunk := await stream.read(4096):
                 self._last.append(chunk)
                 if written < _MAX_LOG:
-                    file.write(chunk)
-                    file.flush()
                     written += len(chunk)
+                    with contextlib.suppress(OSError):  # a full disk: the handler must be read all the same
+                        file.write(chunk)
+                        file.flush()

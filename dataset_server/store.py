@@ -261,7 +261,8 @@ class Store:
         async with self._writing.begin() as db:
             row = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one()
             dataset = Dataset(**row._mapping)
-            if not await _move_topic(db, topic, {"dataset_id": dataset_id, "state": dataset.state}):
+            values = {"dataset_id": dataset_id, "resolved_version": dataset.resolved_version, "state": dataset.state}
+            if not await _move_topic(db, topic, values):
                 return
             if dataset.state == "ready":
                 await _append(db, [topic_id], "ready", _ready_data(dataset))

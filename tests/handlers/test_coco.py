@@ -180,7 +180,7 @@ def test_missing_photos_and_wrong_sizes_are_quarantined(raw, tmp_path):
     reasons = quarantined(sealed)
     assert reasons["val2017/2"] == "2.png: No such file or directory"
     assert reasons["val2017/3"] == "3.png has 30×20 pixels, its annotations are for 31×20"
-    assert "cannot be decoded" in reasons["val2017/4"]
+    assert reasons["val2017/4"] == "4.png: is none of JPEG, PNG, BMP, TIFF, WEBP"
     assert [example["source_id"] for example in examples_of(tmp_path / "work", sealed)] == [b"val2017/1"]
 
 

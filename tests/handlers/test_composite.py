@@ -122,3 +122,12 @@ def test_backgrounds_are_needed(raw_root, handler):
     for folder in ("nowhere", "duts"):
         with pytest.raises(RawDataError, match=f"no photo in the raw folder '{folder}'"):
             list(handler(backgrounds_folder=folder).samples())
+
+
+def test_a_subject_too_thin_for_its_feather_is_no_sample():
+    """Else it would be in the mask and hardly in the picture."""
+    picture, thin = np.full((64, 64, 3), 200, np.uint8), np.zeros((64, 64), np.uint8)
+    thin[:, 30:34] = 255
+    blend(picture, picture, thin, 0.5)
+    with pytest.raises(BadSampleError, match="too thin"):
+        blend(picture, picture, thin, 10)

@@ -5,11 +5,12 @@ import os
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataset_handlers.duts import DutsHandler
 from dataset_handlers.errors import RawDataError
 from dataset_handlers.plan import Rejected
-from tests.handlers.support import decode, examples_of, make, quarantined
+from tests.handlers.support import decode, examples_of, make, quarantined, run_command, write_request
 
 CONFIG = {"input_attributes": ["image", "source_id"], "max_quarantined_share": 1}
 
@@ -120,3 +121,35 @@ def test_real_masks_are_the_publishers_cut_at_half(real_raw, tmp_path):
         grey = grey if grey.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(grey[..., :3]), cv2.COLOR_RGB2GRAY)
         np.testing.assert_array_equal(example["mask"] > 0, grey >= 128)
         assert example["image"].shape == (*grey.shape, 3)
+
+
+def test_two_photos_of_one_name(raw):
+    cv2.imwrite(str(train(raw, "Image", "a.png")), np.zeros((20, 30, 3), np.uint8))
+    found = list(DutsHandler({}, str(raw)).samples())
+    assert [item.key for item in found if isinstance(item, Rejected)] == ["DUTS-TR/a.jpg"]
+    assert [item.data["photo"] for item in found if item.key == "DUTS-TR/a"] == ["DUTS-TR/DUTS-TR-Image/a.png"]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_orientation_tag_does_not_part_photo_and_mask(raw, tmp_path, orientation):
+    """Masks are drawn on the rows as they are stored: the photo here is its own mask."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    mask = cv2.imread(str(train(raw, "Mask", "a.png")), cv2.IMREAD_GRAYSCALE)
+    Image.fromarray(mask).convert("RGB").save(train(raw, "Image", "a.jpg"), quality=95, exif=exif)
+    _, sealed = make(DutsHandler, CONFIG, raw, tmp_path / "work")
+    (example,) = [item for item in examples_of(tmp_path / "work", sealed) if item["source_id"] == b"DUTS-TR/a"]
+    clear = (mask < 64) | (mask > 192)
+    np.testing.assert_array_equal((example["image"][..., 0] > 128)[clear], (example["mask"] == 255)[clear])
+
+
+def test_a_split_of_which_nothing_is_left_fails_the_build(raw, tmp_path):
+    (raw / "duts" / "DUTS-TE" / "DUTS-TE-Image" / "c.jpg").write_bytes(b"no picture")
+    ask = {"dataset": "duts", "config": CONFIG, "raw_root": raw, "work_dir": tmp_path / "work"}
+    (tmp_path / "work").mkdir()
+    request = write_request(tmp_path / "request.json", **ask, workers=1)
+    assert run_command("plan", request).status == 0
+    outcome = run_command("build", request)
+    assert (outcome.status, outcome.last["code"]) == (1, "empty_selection")
+    assert "'test'" in outcome.last["message"]
+    assert "c.jpg: is none of" in outcome.last["message"]

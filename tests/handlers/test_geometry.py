@@ -225,6 +225,7 @@ def test_compose_is_the_matrix_product(matrices):
 
 _DIGEST = """
 import hashlib
+import cv2
 import numpy as np
 from dataset_handlers.composite import blend
 from dataset_handlers.geometry import augmentation, warp
@@ -241,13 +242,17 @@ for number in range(24):
     )
     digest.update(geometry.matrix.tobytes() + warp(photo, geometry).tobytes())
     digest.update(warp(mask, geometry, nearest=True).tobytes() + exposure_table(number / 3 - 4).tobytes())
-digest.update(blend(photo, photo[::-1], mask, 1.5).tobytes())
+for number in range(40):
+    subject = np.zeros((427, 640), np.uint8)
+    centre, axes = (200 + 5 * number, 220), (60 + 2 * number, 90)
+    cv2.ellipse(subject, centre, axes, 7.0 * number, 0, 360, 255, -1)
+    digest.update(blend(photo, photo[::-1], subject, (1.0, 0.6, 2.5, 20.0)[number % 4]).tobytes())
 print(digest.hexdigest())
 """
 
 
 def test_the_processor_decides_no_bit():
-    # OpenCV, BLAS and numpy choose code by what the processor can do; each can be told that it can do less.
+    # OpenCV and BLAS choose code by what the processor can do; each can be told that it can do less.
     everything = {"OPENCV_CPU_DISABLE": "AVX,AVX2,FMA3,FP16,SSE4.1,SSE4.2", "OPENBLAS_CORETYPE": "Prescott"}
     digests = set()
     for environment in ({}, everything):

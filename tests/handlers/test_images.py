@@ -96,8 +96,22 @@ def test_an_exif_tag_of_a_wrong_type_is_refused_or_ignored():
 )
 def test_what_is_no_picture_is_refused(data):
     for decode in (decode_photo, decode_mask):
-        with pytest.raises(BadSampleError, match="photo.jpg: cannot be decoded"):
+        with pytest.raises(BadSampleError, match="photo.jpg: is none of JPEG, PNG"):
             decode(data, "photo.jpg")
+
+
+def test_reasons_are_the_same_each_time():
+    """They go into the manifest, and so into the sha256 of the archive."""
+    jpeg = encoded(PHOTO, "JPEG")
+    damaged = [b"nothing", jpeg[: len(jpeg) // 2], encoded(PHOTO, "PNG")[:-40], jpeg[:30], b"II*\0" + bytes(20)]
+    for data in damaged:
+        reasons = set()
+        for _ in range(3):
+            with pytest.raises(BadSampleError) as refusal:
+                decode_photo(data, "a.jpg")
+            reasons.add(str(refusal.value))
+        (reason,) = reasons
+        assert "0x" not in reason.replace("0x…", "")
 
 
 def test_an_empty_file_is_called_empty(tmp_path):
@@ -156,7 +170,15 @@ def test_exif_orientation_is_applied(orientation):
     }  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(decode_photo(encoded(PHOTO, "PNG", exif=exif), "x"), undo[orientation](PHOTO))
+    data = encoded(PHOTO, "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_photo(data, "x", upright=True), undo[orientation](PHOTO))
+    # What was annotated stays as it is stored: that is what annotations are drawn on.
+    np.testing.assert_array_equal(decode_photo(data, "x"), PHOTO)
+
+
+def test_pictures_too_long_for_a_warp_are_refused():
+    with pytest.raises(BadSampleError, match="too many"):
+        decode_photo(encoded(np.zeros((2, 33_000, 3), np.uint8), "PNG"), "x")
 
 
 def bomb(width, height):

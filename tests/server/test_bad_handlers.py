@@ -104,6 +104,13 @@ def test_handlers_that_say_what_is_not_so(server, folders, lie):
     assert (stolen.status_code, stolen.json()["code"]) == (404, "not_found")
 
 
+def test_a_handler_that_is_gone_while_its_child_holds_the_line(server):
+    started = time.monotonic()
+    result = server.make("faulty", {"fault": "orphan", "where": "samples"}, version="1.0")
+    assert (result["code"], "status 3" in result["message"]) == ("handler_exited", True), result
+    assert time.monotonic() - started < 7.5, "before any limit"
+
+
 def test_a_child_in_a_session_of_its_own_holds_nothing_up(server, tmp_path):
     """Such a child is beyond our reach, but not the end of the build, nor its place in the queue."""
     marker = tmp_path / "marker"

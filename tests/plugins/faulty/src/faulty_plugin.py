@@ -18,7 +18,7 @@ class Config(HandlerConfig):
     """What goes wrong, and where."""
 
     fault: Literal[
-        "none", "raise", "exit", "segfault", "hang", "fork", "escape", "loud", "wrong_shape", "bad", "slow"
+        "none", "raise", "exit", "segfault", "hang", "fork", "escape", "orphan", "loud", "wrong_shape", "bad", "slow"
     ] = "none"
     where: Literal["samples", "examples"] = "examples"
     count: int = Field(40, ge=0, description="Samples.")
@@ -74,6 +74,10 @@ class Handler(SampleHandler):
         if self.fault == "escape":
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
             raise KeyError("left a child behind, elsewhere")
+        if self.fault == "orphan":
+            if os.fork() == 0:
+                time.sleep(3600)
+            os._exit(3)
         if self.fault == "loud":
             for _ in range(20_000):
                 print("x" * 200, file=sys.stderr)
