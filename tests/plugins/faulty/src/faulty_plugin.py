@@ -72,7 +72,7 @@ class Handler(SampleHandler):
                 time.sleep(3600)
             raise KeyError("left a child behind")
         if self.fault == "escape":
-            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
             raise KeyError("left a child behind, elsewhere")
         if self.fault == "orphan":
             if os.fork() == 0:
