@@ -156,7 +156,9 @@ def blend(background: Array, subject: Array, mask: Array, feather: float) -> Arr
         blurred = cv2.GaussianBlur(mask, (0, 0), feather).astype(np.int32)
         opacity = np.where(mask == 255, np.clip(2 * blurred - 255, 0, 255), 0)
         if 2 * np.count_nonzero(opacity >= 128) < np.count_nonzero(mask):
-            raise BadSampleError(f"the subject is too small, or too thin, for a feather of {feather:g} pixels")
+            raise BadSampleError(
+                f"the subject is too small, or too thin, for a feather of {feather:g} pixels; lower it"
+            )
     opacity = opacity[..., None]
     mixed = background * (255 - opacity) + subject * opacity
     return ((mixed + 127) // 255).astype(np.uint8)
