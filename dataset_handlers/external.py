@@ -116,7 +116,7 @@ def _take_in(path: Path, target: Path, split: str, number: int, features: dict[s
         example = decode_example(record)
         if not features:
             features.update(_infer(example))
-        if features_json(_infer(example)) != features_json(features):
+        if _infer(example) != features:
             raise HandlerError(
                 f"{path.name}: example {examples} holds other fields, or of other lengths, than the first"
             )

@@ -22,9 +22,10 @@ from .errors import (
 from .hub import Hub
 from .models import Page, in_words, parse_request
 from .notifications import HEARTBEAT_SECONDS, follow, parse_subscriptions
+from .schema import Dataset, Shard
 from .settings import HandlerSource, Settings
 from .sources import declared_version
-from .store import Dataset, Shard, Store, archive_data, shard_data
+from .store import Store, archive_data, shard_data
 
 SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", Store)

@@ -22,9 +22,10 @@ from .errors import HandlerFaultError, ServerFault
 from .handler_events import HandlerEvent
 from .hub import Hub
 from .runner import run_command
+from .schema import Dataset, Shard
 from .settings import Settings
 from .sources import Resolved
-from .store import Dataset, Shard, Store, insist
+from .store import Store, insist
 
 logger = logging.getLogger(__name__)
 

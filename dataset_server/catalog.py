@@ -23,9 +23,10 @@ from .handler_events import Described
 from .hub import Hub
 from .models import RequestedDataset
 from .runner import run_command
+from .schema import Dataset, Topic
 from .settings import Settings
 from .sources import Resolved, resolve, resolve_again
-from .store import Dataset, Store, Topic, archive_data, insist
+from .store import Store, archive_data, insist
 
 logger = logging.getLogger(__name__)
 

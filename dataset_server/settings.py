@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -162,7 +163,7 @@ class Settings(BaseSettings):
             raise ValueError(f"python {self.python} is not a program")
         return self
 
-    @property
+    @cached_property
     def sources(self) -> Mapping[str, HandlerSource]:
         """Handlers by dataset name, the built-in ones among them where this is a checkout."""
         own = own_handlers()

@@ -1,7 +1,6 @@
-"""The database: all SQL is here. Every method is one transaction.
+"""The database: all SQL is here, over the tables of `schema`. Every method is one transaction.
 
-``topics`` holds requests, ``datasets`` what is made of them, ``shards`` what is sealed of a dataset, and ``events``
-what was said on each topic. States change by compare-and-set: a writer that comes too late changes nothing.
+States change by compare-and-set: a writer that comes too late changes nothing.
 """
 
 import asyncio
@@ -9,156 +8,19 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ColumnElement,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    and_,
-    delete,
-    event,
-    func,
-    insert,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, and_, delete, event, func, insert, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from dataset_client.protocol import TERMINAL_KINDS, Event
 
+from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, Topic, datasets, events, metadata, shards, topics
+
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-#: States in which somebody works, or will work, on it.
-ACTIVE = ("resolving", "installing", "queued", "planning", "building", "publishing")
-
-metadata = MetaData()
-
-topics = Table(
-    "topics",
-    metadata,
-    Column("topic_id", String(255), primary_key=True),
-    Column("dataset_name", String(64), nullable=False),
-    Column("handler_version", String(128), nullable=False),
-    Column("config", Text, nullable=False),
-    Column("resolved_version", String(128), nullable=False),
-    Column("dataset_id", String(255), index=True),
-    Column("state", String(16), nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("last_number", BigInteger, nullable=False),
-    Column("created_at", Float, nullable=False),
-)
-datasets = Table(
-    "datasets",
-    metadata,
-    Column("dataset_id", String(255), primary_key=True),
-    Column("dataset_name", String(64), nullable=False, index=True),
-    Column("resolved_version", String(128), nullable=False),
-    Column("config", Text, nullable=False),
-    Column("state", String(16), nullable=False, index=True),
-    Column("attempt", Integer, nullable=False),
-    Column("error", Text),
-    Column("archive_bytes", BigInteger),
-    Column("archive_sha256", String(64)),
-    Column("manifest", Text),  # large: read by `Store.manifest` alone
-    Column("created_at", Float, nullable=False),
-    Column("finished_at", Float),
-)
-shards = Table(
-    "shards",
-    metadata,
-    Column("dataset_id", String(255), primary_key=True),
-    Column("file", String(255), primary_key=True),
-    Column("number", Integer, nullable=False),
-    Column("split", String(64), nullable=False),
-    Column("examples", BigInteger, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("sha256", String(64), nullable=False),
-    Column("offset", BigInteger),
-)
-events = Table(
-    "events",
-    metadata,
-    Column("topic_id", String(255), primary_key=True),
-    Column("number", BigInteger, primary_key=True),
-    Column("attempt", Integer, nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("data", Text, nullable=False),
-    Column("created_at", Float, nullable=False),
-    Index("events_by_kind", "topic_id", "kind"),
-)
-
-
-@dataclass(frozen=True)
-class Topic:
-    """A request as it was sent; ``dataset_id`` is known once the handler has read the config."""
-
-    topic_id: str
-    dataset_name: str
-    handler_version: str
-    config: str
-    resolved_version: str
-    dataset_id: str | None
-    state: str
-    attempt: int
-    last_number: int
-    created_at: float
-
-    @property
-    def is_active(self) -> bool:
-        """Whether its attempt has not ended."""
-        return self.state in ACTIVE
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What equal requests share; ``config`` is the canonical effective config."""
-
-    dataset_id: str
-    dataset_name: str
-    resolved_version: str
-    config: str
-    state: str
-    attempt: int
-    error: str | None
-    archive_bytes: int | None
-    archive_sha256: str | None
-    created_at: float
-    finished_at: float | None
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it is being made."""
-        return self.state in ACTIVE
-
-
-_DATASET = [column for column in datasets.c if column.name != "manifest"]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A sealed shard; ``offset`` is where its bytes start in the archive, once that is published."""
-
-    dataset_id: str
-    file: str
-    number: int
-    split: str
-    examples: int
-    bytes: int
-    sha256: str
-    offset: int | None
 
 
 async def insist(action: Callable[[], Awaitable[_T]]) -> _T:
@@ -259,7 +121,7 @@ class Store:
         """
         topic_id = topic.topic_id
         async with self._writing.begin() as db:
-            row = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one()
+            row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one()
             dataset = Dataset(**row._mapping)
             values = {"dataset_id": dataset_id, "resolved_version": dataset.resolved_version, "state": dataset.state}
             if not await _move_topic(db, topic, values):
@@ -289,7 +151,7 @@ class Store:
     async def dataset(self, dataset_id: str) -> Dataset | None:
         """A dataset, if anybody ever asked for it."""
         async with self._engine.connect() as db:
-            row = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one_or_none()
+            row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one_or_none()
             return Dataset(**row._mapping) if row else None
 
     async def list_datasets(
@@ -304,7 +166,7 @@ class Store:
         async with self._engine.connect() as db:
             total = (await db.execute(select(func.count()).select_from(datasets).where(wanted))).scalar_one()
             rows = await db.execute(
-                select(*_DATASET)
+                select(*DATASET_COLUMNS)
                 .where(wanted)
                 .order_by(datasets.c.created_at.desc(), datasets.c.dataset_id)
                 .limit(limit)
@@ -316,7 +178,7 @@ class Store:
         """Datasets somebody was making, oldest first."""
         async with self._engine.connect() as db:
             rows = await db.execute(
-                select(*_DATASET).where(datasets.c.state.in_(ACTIVE)).order_by(datasets.c.created_at)
+                select(*DATASET_COLUMNS).where(datasets.c.state.in_(ACTIVE)).order_by(datasets.c.created_at)
             )
             return [Dataset(**row._mapping) for row in rows]
 
@@ -349,7 +211,7 @@ class Store:
                     .values(state="queued", attempt=datasets.c.attempt + 1, **fresh)
                 )
                 await db.execute(delete(shards).where(shards.c.dataset_id == dataset_id))
-            claimed = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one()
+            claimed = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one()
             return Dataset(**claimed._mapping)
 
     async def manifest(self, dataset_id: str) -> str | None:
@@ -414,7 +276,7 @@ class Store:
                 await db.execute(
                     update(shards).where(shards.c.dataset_id == dataset_id, shards.c.file == file).values(offset=offset)
                 )
-            row = (await db.execute(select(*_DATASET).where(datasets.c.dataset_id == dataset_id))).one()
+            row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one()
             return await _end(db, dataset_id, "ready", _ready_data(Dataset(**row._mapping)))
 
     async def fail(self, dataset_id: str, attempt: int, error: dict[str, Any]) -> list[str]:
