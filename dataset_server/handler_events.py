@@ -1,13 +1,14 @@
 """What a handler process may say, checked line by line: it is foreign code, and names of files come from it."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from .errors import HandlerFaultError
 
-METADATA_FILES = ("features.json", "dataset_info.json", "lineage.jsonl", "manifest.json")
+_MetadataFile = Literal["features.json", "dataset_info.json", "lineage.jsonl", "manifest.json"]
+METADATA_FILES: tuple[str, ...] = get_args(_MetadataFile)
 
 _Split = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 #: Never a path: what is called otherwise is neither stored nor served.
@@ -61,7 +62,7 @@ class Finished(_Event):
     """The end of ``build``: every file of the dataset, shards first."""
 
     event: Literal["finished"]
-    files: tuple[_ShardFile | Literal["features.json", "dataset_info.json", "lineage.jsonl", "manifest.json"], ...]
+    files: tuple[_ShardFile | _MetadataFile, ...]
 
 
 class Fault(_Event):

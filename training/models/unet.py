@@ -70,18 +70,6 @@ def check(input_shape: Shape, _classes: int, options: UNetOptions) -> None:
         )
 
 
-def parameter_count(channels: int, classes: int, options: UNetOptions) -> int:
-    """How many numbers the model has, batch normalization's moving averages included."""
-
-    def block(inputs: int, filters: int) -> int:  # two 3×3 convolutions without bias, 4 numbers of normalization each
-        return 9 * inputs * filters + 9 * filters * filters + 2 * 4 * filters
-
-    widths = [options.base_filters << level for level in range(options.depth + 1)]
-    down = sum(block(inputs, filters) for inputs, filters in zip([channels, *widths], widths, strict=False))
-    up = sum((4 * 2 * width + 1) * width + block(2 * width, width) for width in widths[:-1])
-    return down + up + (widths[0] + 1) * classes
-
-
 def build(input_shape: Shape, classes: int, options: UNetOptions) -> Any:
     """The functional ``keras.Model``: input (B, *input_shape) in [0, 255], output (B, H, W, classes) in [0,
     1].
