@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
+PEERS := .venv-peers
 RAW ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench format lock clean
+.PHONY: help install demo test check bench bench-peers format lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.installed  ## make .venv: locked dependencies and both distributions, editable
 
@@ -34,8 +35,17 @@ check: install  ## what CI checks besides the tests: formatting, lint, types, la
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-bench: install  ## measure builds; results go to benchmarks/results (RAW=DIR uses real photos)
-	$(BIN)/python -m benchmarks.builds $(if $(RAW),--raw-root $(RAW))
+bench: install  ## measure preparation; RAW=DIR holds COCO folders; against the peers, too, after `make bench-peers`
+	$(BIN)/python -m benchmarks.preparation --raw-root $(or $(RAW),$(error RAW=DIR is needed)) $(if $(wildcard $(PEERS)/.installed),--peers $(PEERS)/bin/python)
+
+bench-peers: $(PEERS)/.installed  ## make .venv-peers with the builders we compare with (gigabytes)
+
+# torch first and by pip: the peers need any CPU build of it.
+$(PEERS)/.installed: benchmarks/peers/requirements.txt | install
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers/requirements.txt
+	@touch $@
 
 format: install  ## format and fix what can be fixed by machine
 	$(BIN)/ruff format .
@@ -48,4 +58,4 @@ lock: install  ## resolve all dependencies again, hashes and no addresses
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 clean:  ## remove what can be made again
-	rm -rf $(VENV) build dataset_handlers/build *.egg-info dataset_handlers/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) build dataset_handlers/build *.egg-info dataset_handlers/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -80,11 +80,14 @@ class Dataset:
             if fault := content_fault(self.path, member):
                 raise IntegrityError(f"{self.path}: {fault}", remedy=f"Remove {self.path} and ask again.")
 
-    def as_numpy_iterator(self, split: str) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes]]":
+    def as_numpy_iterator(
+        self, split: str
+    ) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes | list[str]]]":
         """The examples of ``split`` one by one, in order; needs the extra ``readers``.
 
-        An image is uint8 (H, W, C), a mask uint8 (H, W, 1) of 0 and 255, a text str, bytes bytes, a scalar a numpy
-        scalar of its dtype and a tensor an array of its dtype and shape. Raises `UnknownSplitError` and
+        An image is uint8 (H, W, C), a mask uint8 (H, W, 1) of 0 and 255 (unless the config asks for other levels), a
+        text str, a list of texts list[str], bytes bytes, a scalar a numpy scalar of its dtype and a tensor an array of
+        its dtype and shape. Arrays of pixels are read-only. Raises `UnknownSplitError` and
         `MissingDependencyError` at once, and `IntegrityError` with file and offset where a file is damaged.
         """
         from dataset_client.readers.numpy_reader import read_examples
@@ -96,10 +99,11 @@ class Dataset:
     ) -> "tf.data.Dataset":
         """The examples of ``split`` as a ``tf.data.Dataset`` of dicts; needs the extra ``tensorflow``.
 
-        Shapes and dtypes are those of `as_numpy_iterator`, texts are scalar strings. ``batch_size``
-        defaults to the config's ``batch_size``; without either, and with 0, examples come unbatched.
-        Batching needs images of equal size. ``shuffle`` is a `Shuffle`, or the size of the shuffle buffer
-        in examples; None keeps the order.
+        Shapes and dtypes are those of `as_numpy_iterator`, texts are scalar strings, a list of texts is a
+        string tensor (N,). ``batch_size`` defaults to the config's ``batch_size``; without either, and with
+        0, examples come unbatched. Batching needs images of equal size; lists, such as boxes (N, 4), become
+        a ``tf.RaggedTensor`` (B, N, 4), whose ``to_tensor()`` pads them with zeros. ``shuffle`` is a
+        `Shuffle`, or the size of the shuffle buffer in examples; None keeps the order.
 
         Raises `UnknownSplitError`, `MissingDependencyError`, and `InvalidSettingError` for an impossible
         batch size.

@@ -5,7 +5,8 @@ everything a handler prints goes to standard error. Requests, all with ``handler
 (the name in shard files) and, where the entry point is called otherwise, ``handler``::
 
     describe  {config?, die_with_parent?}                  -> described
-    plan      {config, raw_root, work_dir, die_with_parent?}  -> planned
+    plan      {config, raw_root, work_dir, workers?, die_with_parent?}
+                                                           -> planned
     build     {config, raw_root, work_dir, shards?, workers?, die_with_parent?}
                                                            -> progress*, shard*, finished?
 
@@ -106,7 +107,7 @@ def plan(request: Mapping[str, Any], emit: Emit) -> None:
     handler, work = _open(request)
     work.create()
     if isinstance(handler, SampleHandler):
-        made = handler.plan(request["dataset"], work)
+        made = handler.plan(request["dataset"], work, request.get("workers") or os.cpu_count() or 1)
         _refuse_too_many(handler, made, 0, ())
     else:
         made = plan_external(request["dataset"], type(handler), request["config"], work)

@@ -10,17 +10,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .augmentation import AugmentationOptions, Share, without_idle_options
 from .errors import ConfigRefusedError
 
-MAX_SIDE = 16_384
-
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
-Size = tuple[Side, Side]
-Share = Annotated[float, Field(ge=0, le=1)]
 SplitName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 #: A folder directly below the raw root; never a path.
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-Attribute = Literal["image", "mask", "source_id"]
+Attribute = Literal["image", "mask", "alpha", "trimap", "clicks", "boxes", "category", "cluster", "source_id"]
+ClickStrategy = Literal["random", "band", "objects", "boundary"]
+Width = Annotated[float, Field(ge=0, le=1000)]
 #: Names of categories, of which neither order nor repetition means anything.
 CategoryNames = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
@@ -42,6 +40,12 @@ class HandlerConfig(BaseModel):
         None,
         description="Fractions by split name, summing to 1, e.g. {'train': 0.9, 'validation': 0.1}; "
         "null keeps the publisher's own splits.",
+    )
+    near_duplicates: Literal["group", "remove", "ignore"] = Field(
+        "group",
+        description="What becomes of samples that show the same photo (by perceptual hash): 'group' keeps them in one "
+        "split where splits are drawn and reports them where the publisher parted them, 'remove' keeps one of each, "
+        "'ignore' does not look.",
     )
     variations_per_sample: int = Field(
         1, ge=1, le=10_000, description="Examples made of each sample, each with randomness of its own."
@@ -74,71 +78,61 @@ class HandlerConfig(BaseModel):
         return self.model_dump(mode="json", exclude=set(self.reader_only))
 
 
-class PhotoConfig(HandlerConfig):
+class PhotoConfig(AugmentationOptions, HandlerConfig):
     """Options of handlers that write photos with masks."""
+
+    #: What `input_attributes` may name; handlers that know more of their photos offer more.
+    offered: ClassVar[frozenset[str]] = frozenset({"image", "mask", "trimap", "clicks", "source_id"})
 
     input_attributes: tuple[Attribute, ...] = Field(
         ("image",),
         min_length=1,
-        description="What each example offers as input besides its label: 'image', 'source_id' (the sample's key). "
-        "The label 'mask' is always written.",
+        description="What each example offers as input besides its label: 'image', 'alpha', 'trimap', 'clicks', "
+        "'boxes', 'category', 'cluster', 'source_id' (the sample's key), as far as the handler knows them. The label "
+        "'mask' is always written.",
     )
-    image_size: Size | None = Field(
-        None, description="[height, width] in pixels every photo is stretched to; null keeps its own size."
-    )
-    crop_size: Size | None = Field(
-        None, description="[height, width] in pixels of a window cut out after resizing; null cuts nothing."
-    )
-    random_crop_centered: bool = Field(
-        False,
-        description="Place the window at random around the subject's centre (within an eighth of the window's size) "
-        "instead of anywhere.",
-    )
-    flip_horizontal: Share = Field(0.0, description="Probability of mirroring left and right.")
-    flip_vertical: Share = Field(0.0, description="Probability of mirroring top and bottom.")
-    rotation: tuple[float, float] = Field(
-        (0.0, 0.0), description="Range in degrees, counter-clockwise, drawn uniformly; within -180 and 180."
-    )
-    exposure: tuple[float, float] = Field(
-        (0.0, 0.0),
-        description="Range in photographic stops (1 doubles the light), drawn uniformly; within -5 and 5.",
+    image_encoding: Literal["jpeg", "png", "raw"] = Field(
+        "jpeg", description="How photos are stored: lossy, lossless, or as bare levels (of a fixed size only)."
     )
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of the photos.")
+    trimap_widths: tuple[Width, Width] = Field(
+        (5.0, 5.0),
+        description="[inside, outside]: how far from the subject's edge a trimap is unknown, in pixels of the example.",
+    )
+    click_strategy: ClickStrategy = Field(
+        "random",
+        description="How negative clicks are simulated: in a 'band' around the subject, on other 'objects', along the "
+        "'boundary', or by one of these at 'random' for each example.",
+    )
 
     @field_validator("input_attributes")
     @classmethod
     def _as_a_set(cls, attributes: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in attributes if name not in cls.offered]:
+            offered = ", ".join(f"'{name}'" for name in sorted(cls.offered))
+            raise ValueError(f"these raw data have no {', '.join(map(repr, unknown))}; there are {offered}")
         return tuple(sorted(set(attributes) - {"mask"} or {"mask"}))  # the mask is there in any case
 
-    @field_validator("rotation", "exposure")
-    @classmethod
-    def _ordered_range(cls, limits: tuple[float, float], info: Any) -> tuple[float, float]:
-        bound = {"rotation": 180.0, "exposure": 5.0}[info.field_name]
-        low, high = limits
-        if not -bound <= low <= high <= bound:
-            raise ValueError(f"[{low:g}, {high:g}] is no range [low, high] within -{bound:g} and {bound:g}")
-        return limits
-
     @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
-        if self.image_size and self.crop_size:
-            for side, crop, size in zip(("height", "width"), self.crop_size, self.image_size, strict=True):
-                if crop > size:
-                    raise ValueError(
-                        f"crop_size {list(self.crop_size)} is larger than image_size {list(self.image_size)}: "
-                        f"{side} {crop} > {size}; make the crop smaller or the image larger"
-                    )
+    def _raw_has_a_size(self) -> Self:
+        if self.image_encoding == "raw" and self.output_size is None:
+            raise ValueError("image_encoding 'raw' needs examples of one size; set image_size or crop_size")
         return self
 
     def effective(self) -> dict[str, Any]:
         """The config that decides the bytes; an option without effect is as good as left out."""
-        centered = self.random_crop_centered and self.crop_size is not None
-        return {**super().effective(), "random_crop_centered": centered}
-
-    @property
-    def output_size(self) -> tuple[int, int] | None:
-        """``(height, width)`` of every example, or None where photos keep their own."""
-        return self.crop_size or self.image_size
+        effective = without_idle_options(super().effective(), self)
+        defaults = type(self).model_fields
+        written = set(self.input_attributes)
+        if "image" not in written:
+            effective["image_encoding"] = defaults["image_encoding"].default
+        if "image" not in written or self.image_encoding != "jpeg":
+            effective["jpeg_quality"] = defaults["jpeg_quality"].default
+        if "trimap" not in written:
+            effective["trimap_widths"] = list(defaults["trimap_widths"].default)
+        if "clicks" not in written:
+            effective["click_strategy"] = defaults["click_strategy"].default
+        return effective
 
 
 ConfigT = TypeVar("ConfigT", bound=HandlerConfig)

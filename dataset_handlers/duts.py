@@ -8,16 +8,21 @@ Raw folder, as the publisher ships it (either half may be missing)::
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import cv2
 import numpy as np
 from pydantic import Field
 
 from .config import FolderName, PhotoConfig
-from .errors import RawDataError
-from .images import decode_mask, decode_photo
+from .errors import BadSampleError, RawDataError
+from .images import decode_mask
+from .labels.shapes import Matte, Raster
+from .photo import Photo
 from .plan import Rejected, Sample
-from .segmentation import Array, SegmentationHandler
+from .sample_handler import SampleHandler
+from .scene import Scene
+from .segmentation import SegmentationHandler
 
 _PARTS = {"DUTS-TR": "train", "DUTS-TE": "test"}
 _PHOTOS = {".jpg", ".jpeg", ".png"}
@@ -30,6 +35,10 @@ class DutsConfig(PhotoConfig):
     """Options of the `duts` handler."""
 
     raw_folder: FolderName = Field("duts", description="Folder below the raw root, in DUTS' layout.")
+    mask_edges: Literal["threshold", "soft"] = Field(
+        "threshold",
+        description="What becomes of a mask's grey edges: a level of 128 or more is subject, or they stay grey levels.",
+    )
 
 
 class DutsHandler(SegmentationHandler):
@@ -46,9 +55,10 @@ class DutsHandler(SegmentationHandler):
         """Every photo that has a mask."""
         yield from duts_samples(self.raw_data_path())
 
-    def load(self, sample: Sample, _variation: int, _random: np.random.Generator) -> tuple[Array, Array]:
-        """The photo and its mask, thresholded."""
-        return load_duts(self, self.raw_data_path(), sample.data)
+    def load(self, sample: Sample, _variation: int, _random: np.random.Generator) -> Scene:
+        """The photo and its mask."""
+        reused = self.options.variations_per_sample > 1
+        return load_duts(self, self.raw_data_path(), sample.data, self.options.mask_edges, reused=reused)
 
 
 def duts_samples(root: Path) -> Iterator[Sample | Rejected]:
@@ -93,8 +103,22 @@ def _doubled(folder: Path, part: str, photos: dict[str, str]) -> Iterator[Reject
             yield Rejected(f"{part}/{path.name}", f"{path.name} and {used} have one name; {used} is used")
 
 
-def load_duts(handler: SegmentationHandler, root: Path, data: dict[str, Any]) -> tuple[Array, Array]:
-    """The photo of a sample and its mask as 0 and 255."""
-    photo = decode_photo(handler.read_raw(root / data["photo"]), Path(data["photo"]).name)
-    grey = decode_mask(handler.read_raw(root / data["mask"]), Path(data["mask"]).name)
-    return photo, np.where(grey >= THRESHOLD, 255, 0).astype(np.uint8)
+def load_duts(
+    handler: SampleHandler,
+    root: Path,
+    data: dict[str, Any],
+    edges: Literal["threshold", "soft"] = "threshold",
+    *,
+    reused: bool = False,
+) -> Scene:
+    """The photo of a sample and its mask; raises `BadSampleError` for one of another size or without subject."""
+    photo = Photo(handler.read_raw(root / data["photo"]), Path(data["photo"]).name, reused=reused)
+    name = Path(data["mask"]).name
+    grey = decode_mask(handler.read_raw(root / data["mask"]), name)
+    subject = np.asarray(cv2.threshold(grey, THRESHOLD - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)
+    in_between = cv2.countNonZero(cv2.inRange(grey, 1, 254))
+    findings = {"raw_masks": 1, "mask_pixels": grey.size, "grey_pixels": in_between, "grey_masks": int(in_between > 0)}
+    scene = Scene(photo, Matte(grey) if edges == "soft" else Raster(subject), findings=findings)
+    if not cv2.countNonZero(subject):
+        raise BadSampleError(f"{name}: the mask is empty, there is no subject")
+    return scene

@@ -2,12 +2,13 @@
 
 import platform
 import sys
+import zlib
 from importlib.metadata import distributions
 from typing import Any
 
 
 def describe_environment() -> dict[str, Any]:
-    """Python's minor version, the machine's architecture, and every installed distribution by version.
+    """Python's minor version, its zlib, the machine's architecture, and every installed distribution by version.
 
     The instruction-set level is not listed: with the libraries of this version the bytes do not depend on it, which
     a test holds them to.
@@ -15,6 +16,7 @@ def describe_environment() -> dict[str, Any]:
     packages = {item.metadata["Name"].lower().replace("_", "-"): item.version for item in distributions()}
     return {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,  # packs the masks
         "machine": platform.machine(),
         "packages": dict(sorted(packages.items())),
     }

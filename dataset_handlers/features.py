@@ -74,31 +74,59 @@ class TextFeature:
 
 @dataclass(frozen=True)
 class TensorFeature:
-    """Numbers of one shape; at most the first dimension varies (None). ``()`` is a scalar."""
+    """Numbers of one shape; at most the first dimension varies (None). ``()`` is a scalar.
+
+    ``uint8`` is stored as one byte string, in C order. Raises `ValueError` for a shape that could not be told from
+    the count of numbers.
+    """
 
     shape: tuple[int | None, ...] = ()
-    dtype: Literal["int64", "float32"] = "int64"
+    dtype: Literal["int64", "float32", "uint8"] = "int64"
 
-    def encode(self, value: Any) -> list[int] | list[float]:
+    def __post_init__(self) -> None:
+        if None in self.shape[1:]:
+            raise ValueError(f"the shape {self.shape} varies beyond its first dimension")
+
+    def encode(self, value: Any) -> Values:
         """Check the numbers against ``shape`` and flatten them; raises `HandlerError` if they do not fit."""
         array = np.asarray(value)
-        if array.size and not np.can_cast(array.dtype, self.dtype, "same_kind"):
+        # A float32 may round; a whole number of another width would wrap around.
+        casting: Literal["same_kind", "safe"] = "same_kind" if self.dtype == "float32" else "safe"
+        if array.size and not np.can_cast(array.dtype, self.dtype, casting):
             raise HandlerError(
                 f"{array.dtype} where {self.dtype} was declared; convert it, the conversion loses something"
             )
-        array = array.astype(self.dtype)
+        array = array.astype(self.dtype, copy=False)
         if array.ndim != len(self.shape) or any(
             size not in (None, got) for size, got in zip(self.shape, array.shape, strict=True)
         ):
             raise HandlerError(f"numbers of shape {array.shape} where {self.shape} was declared")
+        if self.dtype == "uint8":
+            return [array.tobytes()]
         flat: list[int] | list[float] = array.ravel().tolist()
         return flat
 
     def to_tfds(self) -> dict[str, Any]:
         """The field's entry in ``features.json``."""
-        kind = "tensor_feature.Tensor" if self.shape else "scalar.Scalar"
-        tensor = {"shape": _shape(self.shape), "dtype": self.dtype, "encoding": "none"}
+        encoding = "bytes" if self.dtype == "uint8" else "none"
+        # TFDS' Scalar knows no encoding.
+        kind = "scalar.Scalar" if (self.shape, encoding) == ((), "none") else "tensor_feature.Tensor"
+        tensor = {"shape": _shape(self.shape), "dtype": self.dtype, "encoding": encoding}
         return {"pythonClassName": _PACKAGE + kind, "tensor": tensor}
+
+
+@dataclass(frozen=True)
+class TextListFeature:
+    """Any number of strings, stored as UTF-8."""
+
+    def encode(self, value: Any) -> list[bytes]:
+        """Each string's bytes."""
+        return [str(text).encode() for text in value]
+
+    def to_tfds(self) -> dict[str, Any]:
+        """The field's entry in ``features.json``."""
+        sequence = {"feature": TextFeature().to_tfds(), "length": "-1"}
+        return {"pythonClassName": f"{_PACKAGE}sequence_feature.Sequence", "sequence": sequence}
 
 
 @dataclass(frozen=True)

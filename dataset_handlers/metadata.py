@@ -9,14 +9,15 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from .errors import RawDataError
 from .files import atomic_file, write_json
+from .gate import gate
 from .plan import Plan
 from .shards import SealedShard, WorkFolder
+from .statistics import summarize, total
 
 MANIFEST_FORMAT = 1
 
@@ -70,6 +71,7 @@ def _dataset_info(dataset: str, sealed: Sequence[SealedShard]) -> dict[str, Any]
 
 def _manifest(plan: Plan, sealed: Sequence[SealedShard]) -> dict[str, Any]:
     splits = _by_split(sealed)
+    statistics = {split: _statistics(shards) for split, shards in splits.items()}
     quarantine = [{"key": item.key, "reason": item.reason} for item in plan.rejected]
     quarantine += [{"key": key, "reason": reason} for shard in sealed for key, reason in shard.quarantine]
     return {
@@ -81,20 +83,19 @@ def _manifest(plan: Plan, sealed: Sequence[SealedShard]) -> dict[str, Any]:
             for split, shards in splits.items()
         },
         "shards": [{key: value for key, value in shard.announcement().items() if key != "number"} for shard in sealed],
-        "statistics": {split: _statistics(shards) for split, shards in splits.items()},
+        "statistics": statistics,
         "quarantine": quarantine,
+        "removed": [{"key": item.key, "reason": item.reason} for item in plan.removed],
+        "near_duplicates": [[{"split": split, "key": key} for split, key in group] for group in plan.near_duplicates],
+        "gate": gate(plan, statistics, len(quarantine)),
         "environment": plan.environment,
         "raw_data": _raw_digest(plan, sealed),
     }
 
 
-def _statistics(shards: Sequence[SealedShard]) -> dict[str, int]:
-    total: Counter[str] = Counter(
-        samples=sum(len(shard.lineage) for shard in shards), examples=sum(shard.examples for shard in shards)
-    )
-    for shard in shards:
-        total.update(shard.counters)
-    return dict(sorted(total.items()))
+def _statistics(shards: Sequence[SealedShard]) -> dict[str, Any]:
+    samples, examples = sum(len(shard.lineage) for shard in shards), sum(shard.examples for shard in shards)
+    return {"samples": samples, "examples": examples, **summarize(total([shard.counters for shard in shards]))}
 
 
 def _raw_digest(plan: Plan, sealed: Sequence[SealedShard]) -> dict[str, Any]:

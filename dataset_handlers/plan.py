@@ -12,8 +12,10 @@ into shards of equal size.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,8 @@ class Plan:
     rejected: tuple[Rejected, ...]
     raw_files: tuple[tuple[str, str], ...]  # (path below the raw root, sha256) of what planning itself read
     environment: dict[str, Any]
+    removed: tuple[Rejected, ...] = ()  # usable samples that the config does not want
+    near_duplicates: tuple[tuple[tuple[str, str], ...], ...] = ()  # groups of (split, key) that show one photo
 
     @property
     def samples(self) -> int:
@@ -96,7 +100,10 @@ class Plan:
         try:
             stored["shards"] = tuple(PlannedShard(**shard) for shard in stored["shards"])
             stored["rejected"] = tuple(Rejected(**rejected) for rejected in stored["rejected"])
+            stored["removed"] = tuple(Rejected(**removed) for removed in stored["removed"])
             stored["raw_files"] = tuple((path, sha256) for path, sha256 in stored["raw_files"])
+            groups = stored["near_duplicates"]
+            stored["near_duplicates"] = tuple(tuple((split, key) for split, key in group) for group in groups)
             return cls(**stored)
         except (KeyError, TypeError, ValueError) as error:
             raise RequestError(
@@ -153,11 +160,17 @@ def _as_text(string: str) -> str:
 
 
 def assign_splits(
-    samples: list[Sample], fractions: Mapping[str, float] | None, seed: int, rejected: Sequence[Rejected] = ()
+    samples: list[Sample],
+    fractions: Mapping[str, float] | None,
+    seed: int,
+    rejected: Sequence[Rejected] = (),
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, list[Sample]]:
     """Samples by split, in order: the publisher's splits, or ``fractions`` of all samples drawn by ``seed``.
 
-    Sizes are the fractions rounded so that they sum up. Raises `EmptySelectionError` for a split without a sample.
+    Sizes are the fractions rounded so that they sum up. ``groups`` gives the key of the group's first member for
+    samples that must not be parted; a split ends after a group it has begun. Raises `EmptySelectionError` for a
+    split without a sample.
     """
     if not samples:
         why = f"; of those rejected, the first: {rejected[0].reason}" if rejected else ""
@@ -167,12 +180,18 @@ def assign_splits(
         for sample in samples:
             by_split.setdefault(sample.split, []).append(sample)
         return dict(sorted(by_split.items(), key=lambda item: _conventional_order(item[0])))
-    drawn = sorted(samples, key=lambda sample: rank(seed, sample.key, "split"))
+    leaders = groups or {}
+    drawn = sorted(
+        samples,
+        key=lambda sample: (rank(seed, leaders.get(sample.key, sample.key), "split"), rank(seed, sample.key, "split")),
+    )
     start, filled, whole = 0, 0.0, sum(fractions.values())
     chosen: dict[str, str] = {}
     for name, fraction in sorted(fractions.items(), key=lambda item: _conventional_order(item[0])):
         filled += fraction
-        end = round(filled / whole * len(drawn))
+        end = max(start, round(filled / whole * len(drawn)))
+        while 0 < end < len(drawn) and leaders.get(drawn[end].key, end) == leaders.get(drawn[end - 1].key):
+            end += 1
         if end <= start:
             raise EmptySelectionError(
                 f"split '{name}' gets none of {len(samples)} samples at a fraction of {fraction:g}; "
@@ -186,30 +205,61 @@ def assign_splits(
     return by_split
 
 
+def keep_one_of_each(
+    samples: Sequence[Sample], groups: Sequence[Sequence[Sample]]
+) -> tuple[list[Sample], list[Rejected]]:
+    """One sample of each group, and the others as rejected; what is held out for testing is kept before the rest."""
+    removed: dict[str, Rejected] = {}
+    for group in groups:
+        kept = max(group, key=lambda sample: (_conventional_order(sample.split)[0] % 3, sample.key))
+        for sample in group:
+            if sample is not kept:
+                removed[sample.key] = Rejected(sample.key, f"shows the same photo as '{kept.key}', which is kept")
+    return [sample for sample in samples if sample.key not in removed], list(removed.values())
+
+
+def located(
+    groups: Sequence[Sequence[Sample]], by_split: Mapping[str, Sequence[Sample]]
+) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """Groups as (split, key) of each member that is in a split; without those of which fewer than two are left."""
+    splits = {sample.key: split for split, samples in by_split.items() for sample in samples}
+    found = [tuple((splits[sample.key], sample.key) for sample in group if sample.key in splits) for group in groups]
+    return tuple(group for group in found if len(group) > 1)
+
+
 def _conventional_order(split: str) -> tuple[int, str]:
     known = {"train": 0, "validation": 1, "test": 2}
     return known.get(split, 3), split
 
 
-def count_shards(samples: int, variations: int, examples_per_shard: int) -> int:
-    """How many shards a split is cut into: enough for ``examples_per_shard``, more where that helps workers.
+def cut_into_shards(variations: Sequence[int], examples_per_shard: int) -> list[tuple[int, int]]:
+    """First and last-but-one sample of each shard of a split, by how many examples are made of each sample.
 
-    The variations of a sample stay together, also where they are more than ``examples_per_shard``.
+    Shards are of about equal size: enough of them for ``examples_per_shard``, more where that helps workers. The
+    variations of a sample stay together, also where they are more than ``examples_per_shard``.
     """
-    needed = math.ceil(samples / max(1, examples_per_shard // variations))
-    helpful = min(_MIN_SHARDS, samples * variations // _MIN_EXAMPLES)
-    return min(samples, max(1, needed, helpful))
+    largest, total = max(variations), sum(variations)
+    capacity = max(1, examples_per_shard - largest + 1)
+    if largest == min(variations):
+        capacity = max(largest, examples_per_shard // largest * largest)
+    needed = math.ceil(total / capacity)
+    helpful = min(_MIN_SHARDS, total // _MIN_EXAMPLES)
+    count = min(len(variations), max(1, needed, helpful))
+    made = list(accumulate(variations))
+    ends = [bisect_right(made, total * (index + 1) // count) for index in range(count - 1)]
+    cuts = [0, *ends, len(variations)]
+    return [(start, end) for start, end in pairwise(cuts) if end > start]
 
 
 def write_samples(
     folder: Path,
     dataset: str,
     by_split: Mapping[str, list[Sample]],
-    variations: int,
+    variations_of: Callable[[Sample], int],
     examples_per_shard: int,
     recipe: Mapping[str, Any],
 ) -> list[PlannedShard]:
-    """Cut each split into shards of equal size and write their samples files.
+    """Cut each split into shards (`cut_into_shards`) and write their samples files.
 
     ``recipe`` is whatever else decides the bytes: it goes into each samples file by its digest, so that a shard that
     was made of the same samples in another way is not taken for one of this plan.
@@ -217,13 +267,13 @@ def write_samples(
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     planned: list[PlannedShard] = []
     for split, samples in by_split.items():
-        count = count_shards(len(samples), variations, examples_per_shard)
-        for index in range(count):
-            part = samples[len(samples) * index // count : len(samples) * (index + 1) // count]
+        cuts = cut_into_shards([variations_of(sample) for sample in samples], examples_per_shard)
+        for index, (start, end) in enumerate(cuts):
+            part = samples[start:end]
             number = len(planned)
             path = samples_file(folder, number)
             write_json(path, {"recipe": digest, "samples": [[sample.key, sample.data] for sample in part]})
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            file = f"{dataset}-{split}.tfrecord-{index:05}-of-{count:05}"
+            file = f"{dataset}-{split}.tfrecord-{index:05}-of-{len(cuts):05}"
             planned.append(PlannedShard(number, file, split, len(part), sha256))
     return planned

@@ -17,7 +17,18 @@ from .environment import describe_environment
 from .errors import BadSampleError, HandlerError, RawDataError
 from .features import Feature, features_json, serialize
 from .images import read_raw
-from .plan import Plan, PlannedShard, Rejected, Sample, assign_splits, load_samples, select, write_samples
+from .plan import (
+    Plan,
+    PlannedShard,
+    Rejected,
+    Sample,
+    assign_splits,
+    keep_one_of_each,
+    load_samples,
+    located,
+    select,
+    write_samples,
+)
 from .rng import SampleRandom
 from .shards import SealedShard, ShardWriter, WorkFolder, seal
 
@@ -45,6 +56,7 @@ class SampleHandler(DatasetHandler):
         """Check ``config``; its options become attributes. Raises `ConfigRefusedError` with every fault."""
         self.options = check_config(type(self).Config, config)
         self._read_files: list[tuple[str, str]] = []
+        self._counted: Counter[str] = Counter()
         super().__init__(self.options.model_dump(), base_data_path)
 
     @abstractmethod
@@ -58,6 +70,13 @@ class SampleHandler(DatasetHandler):
         Runs once, while planning. Raises `RawDataError` if the raw folder is missing or not as published.
         """
 
+    def complete_samples(self, split: str, samples: list[Sample]) -> list[Sample]:  # noqa: ARG002 - for subclasses
+        """The samples of a split with whatever they take from others of it, which `samples` cannot know.
+
+        Runs once for each split, while planning; keys and order stay. What one split lends to another would leak.
+        """
+        return samples
+
     @abstractmethod
     def examples(self, sample: Sample, rng: SampleRandom) -> Iterable[Mapping[str, Any]]:
         """The examples made of one sample: a pure function of it and of ``rng``, run in any worker.
@@ -65,9 +84,28 @@ class SampleHandler(DatasetHandler):
         Raises `BadSampleError` to quarantine the sample; whatever else is raised fails the build.
         """
 
+    def complete_splits(self, by_split: Mapping[str, list[Sample]]) -> dict[str, list[Sample]]:
+        """`complete_samples` for every split; for subclasses that must share something out between the splits."""
+        return {split: self.complete_samples(split, samples) for split, samples in by_split.items()}
+
+    def variations_of(self, sample: Sample) -> int:  # noqa: ARG002 - for subclasses
+        """How many examples are made of a sample, for shards of about equal size."""
+        return self.options.variations_per_sample
+
     def counters(self, example: Mapping[str, Any]) -> dict[str, int]:  # noqa: ARG002 - for subclasses
         """Whole numbers of an example that are summed up by split into the manifest's statistics."""
         return {}
+
+    def fingerprint(self, sample: Sample) -> int | None:  # noqa: ARG002 - for subclasses
+        """A perceptual hash of the sample's photo (`selection.near_duplicates`), or None where there is no such thing.
+
+        Needed where several splits are made: near-duplicates must not be on both sides of one.
+        """
+        return None
+
+    def count(self, counters: Mapping[str, int]) -> None:
+        """Add whole numbers about the current sample itself to the statistics; for `examples` to call."""
+        self._counted.update(counters)
 
     def read_raw(self, path: Path) -> bytes:
         """Read a file below the raw root and note it, with its sha256, in the lineage of the current sample."""
@@ -76,31 +114,59 @@ class SampleHandler(DatasetHandler):
         self._read_files.append((relative, hashlib.sha256(data).hexdigest()))
         return data
 
-    def plan(self, dataset: str, work: WorkFolder) -> Plan:
-        """List, select, split and cut the samples; write the plan. Raises `EmptySelectionError`."""
+    def plan(self, dataset: str, work: WorkFolder, workers: int = 1) -> Plan:
+        """List, select, split and cut the samples; write the plan. Raises `EmptySelectionError`.
+
+        ``workers`` processes look for near-duplicates, where that is to be done.
+        """
         options = self.options
         self._take_read_files()
         try:
             samples, rejected = select(self.samples(), options.seed)
         except BadSampleError as error:  # about a file that all samples hang on
             raise RawDataError(str(error)) from error
-        by_split = assign_splits(samples[: options.limit], options.splits, options.seed, rejected)
+        found, samples = len(samples), samples[: options.limit]
+        groups = self._near_duplicates(samples, workers)
+        removed: list[Rejected] = []
+        if options.near_duplicates == "remove":
+            samples, removed = keep_one_of_each(samples, groups)
+        leaders = {sample.key: group[0].key for group in groups for sample in group}
+        by_split = self.complete_splits(assign_splits(samples, options.splits, options.seed, rejected, leaders))
         recipe = {
             "config": options.effective(),
             "features": features_json(self.features()),
             "environment": describe_environment(),
         }
-        variations, bound = options.variations_per_sample, options.examples_per_shard
         plan = Plan(
             dataset=dataset,
-            found=len(samples),
-            shards=tuple(write_samples(work.plan, dataset, by_split, variations, bound, recipe)),
+            found=found,
+            shards=tuple(
+                write_samples(work.plan, dataset, by_split, self.variations_of, options.examples_per_shard, recipe)
+            ),
             rejected=tuple(rejected),
             raw_files=tuple(self._take_read_files()),
+            removed=tuple(removed),
+            near_duplicates=located(groups, by_split),
             **recipe,
         )
         plan.save(work.plan)
         return plan
+
+    def _near_duplicates(self, samples: list[Sample], workers: int) -> list[list[Sample]]:
+        """Groups of two and more samples that show the same photo, where that is asked for and matters."""
+        options = self.options
+        splits = len(options.splits) if options.splits else len({sample.split for sample in samples})
+        if options.near_duplicates == "ignore" or (options.near_duplicates == "group" and splits < 2):
+            return []
+        from .selection.fingerprints import fingerprints
+        from .selection.near_duplicates import near_duplicate_groups
+
+        numbers = near_duplicate_groups(fingerprints(self, samples, workers))
+        groups: dict[int, list[Sample]] = {}
+        for number, sample in zip(numbers, samples, strict=True):
+            groups.setdefault(number, []).append(sample)
+        found = [sorted(group, key=lambda sample: sample.key) for group in groups.values() if len(group) > 1]
+        return sorted(found, key=lambda group: group[0].key)
 
     def make_shard(self, work: WorkFolder, shard: PlannedShard, done: Callable[[bool], None]) -> SealedShard:
         """Make and seal one shard of the plan in ``work``; ``done(usable)`` is called after each sample."""
@@ -109,13 +175,14 @@ class SampleHandler(DatasetHandler):
         def fill(writer: ShardWriter) -> None:
             for sample in load_samples(work.plan, shard):
                 self._take_read_files()
-                counters: Counter[str] = Counter()
-                records: list[bytes] = []
+                self._counted = Counter()
+                mark = writer.mark()
                 try:
                     for example in self.examples(sample, SampleRandom(self.options.seed, sample.key)):
-                        records.append(serialize(features, example))
-                        counters.update(self.counters(example))
+                        writer.write(serialize(features, example))
+                        self._counted.update(self.counters(example))
                 except BadSampleError as error:
+                    writer.roll_back(mark)
                     writer.quarantine(sample.key, str(error))
                     done(False)
                     continue
@@ -123,7 +190,7 @@ class SampleHandler(DatasetHandler):
                     raise
                 except Exception as error:
                     raise HandlerError(f"sample '{sample.key}': {type(error).__name__}: {error}") from error
-                writer.add(sample.key, records, counters, self._take_read_files())
+                writer.close_sample(sample.key, mark, self._counted, self._take_read_files())
                 done(True)
 
         return seal(work, shard, fill)

@@ -7,7 +7,7 @@ says so; whoever resumes a build trusts nothing else.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -108,16 +108,30 @@ class ShardWriter:
         self._lineage: list[Lineage] = []
         self._quarantine: list[tuple[str, str]] = []
 
-    def add(self, key: str, records: list[bytes], counters: Counter[str], raw_files: list[tuple[str, str]]) -> None:
-        """Append the serialised examples of one sample."""
-        for record in records:
-            framed = frame(record)
-            self._file.write(framed)
-            self._sha256.update(framed)
-            self._bytes += len(framed)
-        self._examples += len(records)
+    def mark(self) -> tuple[int, int, Any]:
+        """Where the shard ends now, for `roll_back`."""
+        return self._bytes, self._examples, self._sha256.copy()
+
+    def write(self, record: bytes) -> None:
+        """Append one serialised example."""
+        framed = frame(record)
+        self._file.write(framed)
+        self._sha256.update(framed)
+        self._bytes += len(framed)
+        self._examples += 1
+
+    def roll_back(self, mark: tuple[int, int, Any]) -> None:
+        """Take back what was written since ``mark``."""
+        self._bytes, self._examples, self._sha256 = mark
+        self._file.seek(self._bytes)
+        self._file.truncate()
+
+    def close_sample(
+        self, key: str, mark: tuple[int, int, Any], counters: Mapping[str, int], raw_files: list[tuple[str, str]]
+    ) -> None:
+        """Note what was written since ``mark`` as made of one sample."""
         self._counters.update(counters)
-        self._lineage.append(Lineage(key, len(records), tuple(raw_files)))
+        self._lineage.append(Lineage(key, self._examples - mark[1], tuple(raw_files)))
 
     def quarantine(self, key: str, reason: str) -> None:
         """List a sample that could not be used."""

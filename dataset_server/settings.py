@@ -27,7 +27,7 @@ from sqlalchemy.exc import ArgumentError
 
 from dataset_client.protocol import DEFAULT_PORT, NAME_PATTERN
 
-BUILT_IN = ("coco", "duts", "composite")
+BUILT_IN = ("coco", "duts", "composite", "cutouts", "mattes", "logos")
 
 _GIT = re.compile(
     r"git\+(?P<url>[^#@]+(?:@[^#@/{]+/[^#@]+)?|.+)@\{version\}(?:#subdirectory=(?P<subdirectory>[\w./-]+))?"

@@ -15,6 +15,8 @@ import numpy as np
 from dataset_client import Dataset
 from training.errors import DatasetError, DatasetTooLargeError, FeatureError, ImageSizeError, SplitError
 
+#: From this level on a pixel of a mask is subject; `training.metrics` counts so.
+_SUBJECT = 128
 _BYTES_PER_PIXEL = 4  # three channels of the photo, one of the mask
 #: Where a container's kernel tells its limit of memory (cgroup v2).
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -22,7 +24,11 @@ _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True, eq=False)
 class SegmentationSplit:
-    """A whole split: ``images`` uint8 (N, H, W, 3), ``masks`` uint8 (N, H, W, 1), 255 is the subject."""
+    """A whole split: ``images`` uint8 (N, H, W, 3), ``masks`` uint8 (N, H, W, 1).
+
+    255 is the subject, 0 is none of it; levels between are shares, which losses take as they are and the IoU from
+    128 on as subject.
+    """
 
     name: str
     images: np.ndarray
@@ -115,7 +121,18 @@ def read_split(dataset: Dataset, name: str, *, memory_limit: int) -> Segmentatio
     if index + 1 != count:
         more_or_less = "more" if index + 1 > count else f"only {index + 1}"
         raise DatasetError(f"split {name!r} should have {count} examples, it has {more_or_less}: download it again")
+    _require_subjects(name, masks)
     return SegmentationSplit(name, images, masks)
+
+
+def _require_subjects(name: str, masks: np.ndarray) -> None:
+    """Raise `FeatureError` for masks of other levels than 0 … 255: numbers of categories, most likely."""
+    highest = int(masks.max())
+    if 0 < highest < _SUBJECT:
+        raise FeatureError(
+            f"the masks of split {name!r} have levels of {highest} at most, and a subject has {_SUBJECT} to 255; "
+            "if these are numbers of categories, ask for a dataset with masks of one subject (mask_labels 'subject')"
+        )
 
 
 def _checked(example: Mapping[str, Any], where: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,9 @@
     feature = {"pythonClassName": "….Image",  "image": {"shape": shape, "dtype": "uint8", "encodingFormat": format}}
             | {"pythonClassName": "….Text",   "text": {}}
             | {"pythonClassName": "….Scalar", "tensor": {"shape": {}, "dtype": dtype, "encoding": "none"}}
-            | {"pythonClassName": "….Tensor", "tensor": {"shape": shape, "dtype": dtype, "encoding": "none"}}
+            | {"pythonClassName": "….Tensor", "tensor": {"shape": shape, "dtype": dtype, "encoding": encoding}}
+            | {"pythonClassName": "….Sequence", "sequence": {"feature": text, "length": "-1"}}    text = a "….Text"
+    encoding = "none" (a list of numbers) | "bytes" (one byte string, little-endian, in C order)
     format  = "jpeg" | "png" | absent
     shape   = {"dimensions": ["-1" for any, or a number in decimal, …]} | {} for ()
 """
@@ -21,6 +23,11 @@ from dataset_client.errors import UnsupportedFeatureError
 
 _INTEGERS = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 _FLOATS = ("float16", "float32", "float64")
+#: What tensors of each encoding may be; TensorFlow's ``decode_raw`` knows no wide unsigned integers.
+_KINDS = {
+    "none": {*_INTEGERS, *_FLOATS},
+    "bytes": {*_INTEGERS, *_FLOATS} - {"uint32", "uint64"},
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class TextFeature:
 
 
 @dataclass(frozen=True)
+class TextListFeature:
+    """Any number of UTF-8 texts."""
+
+
+@dataclass(frozen=True)
 class BytesFeature:
     """One byte string, as it is."""
 
@@ -47,14 +59,17 @@ class BytesFeature:
 class TensorFeature:
     """Numbers of ``dtype`` and ``shape``, () for a scalar; at most one dimension may differ between
     examples (None).
+
+    ``encoding`` is how they are stored: as a list of numbers ("none"), or as one byte string ("bytes").
     """
 
     shape: tuple[int | None, ...]
     dtype: str
+    encoding: Literal["none", "bytes"] = "none"
 
     @property
     def is_float(self) -> bool:
-        """Whether it is stored as floats (float32), not as integers (int64)."""
+        """Whether a list of them is stored as floats (float32), not as integers (int64)."""
         return self.dtype in _FLOATS
 
     def resolve_shape(self, count: int) -> tuple[int, ...] | None:
@@ -67,7 +82,7 @@ class TensorFeature:
         return tuple(count // known if side is None else side for side in self.shape)
 
 
-Feature = ImageFeature | TextFeature | BytesFeature | TensorFeature
+Feature = ImageFeature | TextFeature | TextListFeature | BytesFeature | TensorFeature
 
 
 def parse_features(document: Mapping[str, Any]) -> dict[str, Feature]:
@@ -90,9 +105,11 @@ def _feature(name: str, feature: Mapping[str, Any]) -> Feature:
             return TextFeature()
         case "Scalar" | "Tensor":
             return _tensor(name, feature["tensor"])
+        case "Sequence":
+            return _sequence(name, feature["sequence"])
         case _:
             raise UnsupportedFeatureError(
-                f"feature {name!r} is of kind {kind!r}; known are Image, Text, Scalar and Tensor"
+                f"feature {name!r} is of kind {kind!r}; known are Image, Text, Scalar, Tensor and Sequence of Text"
             )
 
 
@@ -109,12 +126,21 @@ def _tensor(name: str, tensor: Mapping[str, Any]) -> TensorFeature | BytesFeatur
     shape, dtype, encoding = _shape(tensor), str(tensor["dtype"]), tensor.get("encoding", "none")
     if (dtype, shape, encoding) == ("string", (), "none"):
         return BytesFeature()
-    if dtype not in _INTEGERS + _FLOATS or encoding != "none" or shape.count(None) > 1:
+    if dtype not in _KINDS.get(encoding, ()) or shape.count(None) > 1:
         raise UnsupportedFeatureError(
-            f"tensor {name!r} is {dtype} {shape}, encoding {encoding!r}; "
-            "known are one byte string, and plain numbers with at most one open dimension"
+            f"tensor {name!r} is {dtype} {shape}, encoding {encoding!r}; known are one byte string, and numbers with "
+            "at most one open dimension, plain or as bytes"
         )
-    return TensorFeature(shape, dtype)
+    return TensorFeature(shape, dtype, encoding)
+
+
+def _sequence(name: str, sequence: Mapping[str, Any]) -> TextListFeature:
+    kind, length = str(sequence["feature"]["pythonClassName"]).rpartition(".")[2], int(sequence["length"])
+    if kind != "Text" or length != -1:
+        raise UnsupportedFeatureError(
+            f"feature {name!r} is a sequence of {kind!r}, length {length}; known are Texts of any number (-1)"
+        )
+    return TextListFeature()
 
 
 def _shape(field: Mapping[str, Any]) -> tuple[int | None, ...]:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_client.errors import IntegrityError
 from dataset_client.readers.example_proto import BytesList, FloatList, Int64List, Values, decode_example
-from dataset_client.readers.features import BytesFeature, Feature, ImageFeature, TensorFeature, TextFeature
+from dataset_client.readers.features import (
+    BytesFeature,
+    Feature,
+    ImageFeature,
+    TensorFeature,
+    TextFeature,
+    TextListFeature,
+)
 from dataset_client.readers.optional import require
 from dataset_client.readers.tfrecord import crc32c_function, read_records
 
@@ -21,7 +28,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 def read_examples(
     files: Sequence[Path], features: Mapping[str, Feature]
-) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes]]":
+) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes | list[str]]]":
     """The examples of ``files`` in order; `Dataset.as_numpy_iterator` says what they hold and what is
     raised.
     """
@@ -33,7 +40,7 @@ def read_examples(
 
 def _examples(
     files: Sequence[Path], features: Mapping[str, Feature]
-) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes]]":
+) -> "Iterator[dict[str, np.ndarray[Any, Any] | np.generic | str | bytes | list[str]]]":
     for path in files:
         for record in read_records(path):
             try:
@@ -48,7 +55,9 @@ def _examples(
             yield example
 
 
-def _value(name: str, feature: Feature, stored: Values | None) -> "np.ndarray[Any, Any] | np.generic | str | bytes":
+def _value(
+    name: str, feature: Feature, stored: Values | None
+) -> "np.ndarray[Any, Any] | np.generic | str | bytes | list[str]":
     match feature:
         case ImageFeature():
             return decode_image(_only(name, stored), feature)
@@ -56,6 +65,10 @@ def _value(name: str, feature: Feature, stored: Values | None) -> "np.ndarray[An
             return _only(name, stored)
         case TextFeature():
             return _only(name, stored).decode("utf-8")
+        case TextListFeature():
+            return _texts(name, stored)
+        case TensorFeature(encoding="bytes"):
+            return _raw_tensor(name, feature, _only(name, stored))
         case TensorFeature():
             return _tensor(name, feature, stored)
 
@@ -64,6 +77,13 @@ def _only(name: str, stored: Values | None) -> bytes:
     if not isinstance(stored, BytesList) or len(stored.values) != 1:
         raise ValueError(f"feature {name!r} is not one byte string")
     return stored.values[0]
+
+
+def _texts(name: str, stored: Values | None) -> list[str]:
+    values = stored or BytesList(())  # as for tensors, a list without values may be left out
+    if not isinstance(values, BytesList):
+        raise ValueError(f"feature {name!r} is stored as {type(values).__name__}, not BytesList")  # noqa: TRY004 - data
+    return [text.decode("utf-8") for text in values.values]
 
 
 def decode_image(data: bytes, feature: ImageFeature) -> "np.ndarray[Any, np.dtype[np.uint8]]":
@@ -98,4 +118,17 @@ def _tensor(name: str, feature: TensorFeature, stored: Values | None) -> "np.nda
         raise ValueError(f"feature {name!r} has {len(values.values)} numbers, which have not shape {feature.shape}")
     wire = np.asarray(values.values, dtype=np.float32 if feature.is_float else np.int64)
     array = wire.astype(feature.dtype).reshape(shape)
+    return array[()] if shape == () else array
+
+
+def _raw_tensor(name: str, feature: TensorFeature, data: bytes) -> "np.ndarray[Any, Any] | np.generic":
+    """A tensor stored as bytes; the array is a view of them, and so read-only."""
+    import numpy as np
+
+    dtype = np.dtype(feature.dtype).newbyteorder("<")
+    count, rest = divmod(len(data), dtype.itemsize)
+    shape = None if rest else feature.resolve_shape(count)
+    if shape is None:
+        raise ValueError(f"feature {name!r} has {len(data)} bytes, which are no {dtype} of shape {feature.shape}")
+    array = np.frombuffer(data, dtype).reshape(shape)
     return array[()] if shape == () else array

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_client.readers.features import BytesFeature, Feature, ImageFeature, TensorFeature, TextFeature
+from dataset_client.readers.features import (
+    BytesFeature,
+    Feature,
+    ImageFeature,
+    TensorFeature,
+    TextFeature,
+    TextListFeature,
+)
 from dataset_client.readers.optional import require
 from dataset_client.readers.shuffle import Shuffle
 
@@ -27,7 +34,7 @@ def make_tf_dataset(
         lambda record: _decode(tf, record, features), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     if batch_size:
-        dataset = dataset.batch(batch_size)
+        dataset = _batched(tf, dataset, features, batch_size)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -46,6 +53,35 @@ def _shuffled(tf: Any, paths: list[str], shuffle: Shuffle) -> Any:
     return records.shuffle(shuffle.buffer, **options)
 
 
+def _batched(tf: Any, dataset: Any, features: Mapping[str, Feature], size: int) -> Any:
+    """Batches of ``size``; lists, whose length differs between examples, become ``tf.RaggedTensor``."""
+    lists = [name for name, feature in features.items() if _is_list(feature)]
+    if not lists:
+        return dataset.batch(size)
+
+    def wrap(example: dict[str, Any]) -> dict[str, Any]:  # (N, …) → ragged (1, N, …)
+        return example | {
+            name: tf.RaggedTensor.from_row_lengths(example[name], tf.shape(example[name], tf.int64)[:1])
+            for name in lists
+        }
+
+    def unwrap(batch: dict[str, Any]) -> dict[str, Any]:  # ragged (B, 1, N, …) → (B, N, …)
+        return batch | {name: batch[name].values for name in lists}
+
+    return dataset.map(wrap).batch(size).map(unwrap)
+
+
+def _is_list(feature: Feature) -> bool:
+    """Whether its first dimension may differ between examples."""
+    match feature:
+        case TextListFeature():
+            return True
+        case TensorFeature():
+            return feature.shape[:1] == (None,)
+        case _:
+            return False
+
+
 def _decode(tf: Any, record: Any, features: Mapping[str, Feature]) -> dict[str, Any]:
     """One serialised Example → its features."""
     parsed = tf.io.parse_single_example(record, {name: _wire(tf, feature) for name, feature in features.items()})
@@ -54,7 +90,9 @@ def _decode(tf: Any, record: Any, features: Mapping[str, Feature]) -> dict[str, 
 
 def _wire(tf: Any, feature: Feature) -> Any:
     """How a feature is stored, in the terms of ``tf.io.parse_single_example``."""
-    if not isinstance(feature, TensorFeature):
+    if isinstance(feature, TextListFeature):
+        return tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+    if not isinstance(feature, TensorFeature) or feature.encoding == "bytes":
         return tf.io.FixedLenFeature([], tf.string)
     stored = tf.float32 if feature.is_float else tf.int64
     if None in feature.shape:
@@ -64,14 +102,16 @@ def _wire(tf: Any, feature: Feature) -> Any:
 
 def _value(tf: Any, feature: Feature, parsed: Any) -> Any:
     match feature:
-        case TextFeature() | BytesFeature():
-            return parsed  # () string
+        case TextFeature() | BytesFeature() | TextListFeature():
+            return parsed  # () string, (N,) of a list
         case ImageFeature():
             image = _decode_image(tf, parsed, feature)  # (H, W, C) uint8
             return tf.ensure_shape(image, feature.shape)
         case TensorFeature():
             shape = [-1 if side is None else side for side in feature.shape]
-            return tf.ensure_shape(tf.reshape(tf.cast(parsed, feature.dtype), shape), feature.shape)
+            raw = feature.encoding == "bytes"
+            numbers = tf.io.decode_raw(parsed, feature.dtype) if raw else tf.cast(parsed, feature.dtype)
+            return tf.ensure_shape(tf.reshape(numbers, shape), feature.shape)
 
 
 def _decode_image(tf: Any, data: Any, feature: ImageFeature) -> Any:

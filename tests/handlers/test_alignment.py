@@ -1,4 +1,4 @@
-"""A photo that is its own mask stays so, whatever geometry is applied.
+"""A photo that is its own mask stays so, whatever geometry is applied; and polygons, alpha and boxes stay with it.
 
 The photo is a drawn shape, grey RGB, equal to its mask. After the warp the photo is cut at half grey, and compared with
 the warped mask. The two are resampled differently (averaged and interpolated against nearest neighbour), so their edges
@@ -15,9 +15,14 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from dataset_handlers.augmentation import Draws
 from dataset_handlers.duts import DutsHandler
-from dataset_handlers.geometry import Geometry, augmentation, translation, warp
-from dataset_handlers.segmentation import subject_centre
+from dataset_handlers.labels.shapes import Matte, Polygons, Raster, bounding_box, box_through
+from dataset_handlers.photo import Photo
+from dataset_handlers.plan import Sample
+from dataset_handlers.scene import Scene
+from dataset_handlers.transforms.geometry import Geometry, augmentation, compose, rotation, scaling, translation
+from dataset_handlers.transforms.sampling import warp
 
 WIDTH, HEIGHT = 359, 301  # no multiple of any block that is averaged
 
@@ -60,14 +65,27 @@ def distance_to_edge(mask):
     return (np.maximum(inside, outside) - 0.5)[1 : height + 1, 1 : width + 1]
 
 
+def stretch(geometry):
+    """How many output pixels a source pixel is long, where it is longest: by moving points a little."""
+    height, width = geometry.size
+    y, x = (axis.ravel() for axis in np.mgrid[0:height:5j, 0:width:5j])
+    back = np.linalg.inv(geometry.matrix)
+    source = back @ np.stack([x, y, np.ones_like(x)])
+    source /= source[2]
+    longest = 0.0
+    for angle in np.linspace(0, np.pi, 12, endpoint=False):
+        moved = geometry.matrix @ (source + 1e-4 * np.array([[np.cos(angle)], [np.sin(angle)], [0]]))
+        longest = max(longest, np.hypot(moved[0] / moved[2] - x, moved[1] / moved[2] - y).max() * 1e4)
+    return longest
+
+
 def check(geometry):
     differ, distance, _, _ = differences(geometry)
     if not differ.any():
         return
-    stretch = [math.hypot(geometry.matrix[0, axis], geometry.matrix[1, axis]) for axis in (0, 1)]
     # Half an output pixel, or half a source pixel where that is larger, along the diagonal at worst; pixel centres
     # of the innermost row beside an edge are half a pixel from it, and the edge itself is known to a quarter.
-    band = 0.5 * math.sqrt(2) * max(1.0, *stretch) + 0.75
+    band = 0.5 * math.sqrt(2) * max(1.0, stretch(geometry)) + 0.75
     assert distance[differ].max() <= band
 
 
@@ -76,7 +94,7 @@ def check(geometry):
 def test_over_a_whole_picture_the_grain_averages_out(scale, degrees):
     geometry = augmentation(
         (HEIGHT, WIDTH), image_size=(round(HEIGHT * scale), round(WIDTH * scale)), crop_size=None,
-        mirror=(False, False), degrees=degrees, crop_position=(0.0, 0.0), subject_centre=None,
+        degrees=degrees,
     )  # fmt: skip
     _, _, photo, mask = differences(geometry)
     assert np.abs(displacement(photo[..., 1], mask)).max() <= 0.25
@@ -101,34 +119,40 @@ def test_displacement_is_measured():
 shares = st.floats(0, 1, exclude_max=True)
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+tilts = st.none() | st.lists(st.floats(-0.1, 0.1), min_size=8, max_size=8)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
-    scale=st.tuples(st.floats(1 / 6, 1.7), st.floats(1 / 6, 1.7)),
-    uniform=st.booleans(),
+    resize=st.tuples(st.floats(1 / 6, 1.7), st.floats(1 / 6, 1.7)),
+    mode=st.sampled_from(["stretch", "fit", "cover"]),
     mirror=st.tuples(st.booleans(), st.booleans()),
+    scale=st.just(1.0) | st.floats(0.5, 1.5),
+    shear=st.just(0.0) | st.floats(-30, 30),
     degrees=st.just(0.0) | st.floats(-180, 180),
+    tilt=tilts,
     crop=st.none() | st.tuples(st.floats(0.4, 1), st.floats(0.4, 1)),
     position=st.tuples(shares, shares),
     centred=st.booleans(),
 )
-@example((1 / 6, 1 / 6), True, (False, False), 40.0, None, (0.0, 0.0), False)
-@example((1 / 6, 1 / 6), True, (True, False), -130.0, None, (0.0, 0.0), False)
-@example((1 / 3, 1 / 3), True, (False, True), 90.0, None, (0.0, 0.0), False)
-@example((0.5, 0.5), True, (True, True), 45.0, (0.8, 0.8), (0.5, 0.5), True)
-def test_photo_and_mask_stay_aligned(scale, uniform, mirror, degrees, crop, position, centred):
-    vertical, horizontal = (scale[0], scale[0]) if uniform else scale
-    size = max(1, round(HEIGHT * vertical)), max(1, round(WIDTH * horizontal))
+@example((1 / 6, 1 / 6), "stretch", (False, False), 1.0, 0.0, 40.0, None, None, (0.0, 0.0), False)
+@example((1 / 6, 1 / 6), "stretch", (True, False), 1.0, 0.0, -130.0, None, None, (0.0, 0.0), False)
+@example((1 / 3, 1 / 3), "stretch", (False, True), 1.0, 0.0, 90.0, None, None, (0.0, 0.0), False)
+@example((0.5, 0.5), "stretch", (True, True), 1.0, 0.0, 45.0, None, (0.8, 0.8), (0.5, 0.5), True)
+def test_photo_and_mask_stay_aligned(resize, mode, mirror, scale, shear, degrees, tilt, crop, position, centred):
+    size = max(1, round(HEIGHT * resize[0])), max(1, round(WIDTH * resize[1]))
     window = (max(1, int(size[0] * crop[0])), max(1, int(size[1] * crop[1]))) if crop else None
-    options = {"image_size": size, "mirror": mirror, "degrees": degrees, "crop_position": position}
-    centre = subject_centre(MASK) if centred else None
-    check(augmentation((HEIGHT, WIDTH), crop_size=window, subject_centre=centre, **options))
+    options = {"image_size": size, "resize_mode": mode, "mirror": mirror, "degrees": degrees}
+    options |= {"scale": scale, "shear": shear, "tilt": tilt, "crop_position": position}
+    x, y, width, height = cv2.boundingRect(MASK)
+    centre = (x + width / 2, y + height / 2) if centred else None
+    check(augmentation((HEIGHT, WIDTH), crop_size=window, crop_centre=centre, **options))
     # The band would let a shift of the whole pass. That is measured before the crop, which moves by whole pixels: in a
     # small window all edges may lie alike between sample points.
-    whole = augmentation((HEIGHT, WIDTH), crop_size=None, subject_centre=None, **options)
+    whole = augmentation((HEIGHT, WIDTH), crop_size=None, **options)
     _, _, photo, mask = differences(whole)
     shift = displacement(photo[..., 1], mask)
-    stretch = np.hypot(*whole.matrix[:2, :2])
-    assert shift is None or np.abs(shift).max() <= 0.5 * max(1.0, *stretch)
+    assert shift is None or np.abs(shift).max() <= 0.5 * max(1.0, stretch(whole))
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 5, 6])
@@ -139,8 +163,7 @@ def test_the_mirrored_border_is_aligned_too(factor):
     photo = np.repeat(mask[..., None], 3, 2)
     size = 240 // factor, 240 // factor
     geometry = augmentation(
-        (240, 240), image_size=size, crop_size=None, mirror=(False, False), degrees=0.0,
-        crop_position=(0.0, 0.0), subject_centre=None,
+        (240, 240), image_size=size, crop_size=None,
     )  # fmt: skip
     shift = np.array([[1, 0, 10], [0, 1, 0], [0, 0, 1.0]])
     shifted = type(geometry)(shift @ geometry.matrix, size)
@@ -166,7 +189,8 @@ def test_a_centred_crop_contains_the_subjects_centre(seed, size, crop, flip):
         {"image_size": [size, size], "crop_size": [side, side], "random_crop_centered": True, "flip_horizontal": flip},
         "raw",
     )
-    _, warped = handler.augment(np.repeat(mask[..., None], 3, 2), mask, random)
+    scene = Scene(Photo.from_pixels(np.repeat(mask[..., None], 3, 2)), Raster(mask))
+    warped = handler.make_example(Sample("a", {}), scene, Draws(random))["mask"]
     # The centre of the (symmetric) subject is in the window, so at least a quarter of the subject is.
     expected = (24 * size / WIDTH) * (24 * size / HEIGHT)
     assume(expected > 30)
@@ -174,11 +198,129 @@ def test_a_centred_crop_contains_the_subjects_centre(seed, size, crop, flip):
     assert visible >= 0.15
 
 
-def test_augmentations_are_drawn_in_their_ranges_and_at_their_rates():
-    random = np.random.default_rng(0)
-    handler = DutsHandler({"flip_horizontal": 0.25}, "raw")
-    flipped = 0
-    for _ in range(400):
-        _, mask = handler.augment(PHOTO, MASK, random)
-        flipped += int(not np.array_equal(mask, MASK))
-    assert 60 <= flipped <= 140  # 100 ± 8.7 (one sigma)
+@pytest.mark.parametrize("mode", ["stretch", "fit", "cover"])
+def test_a_subject_in_the_middle_of_a_crop_on_it(mode):
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[100:140, 200:230] = 255
+    handler = DutsHandler(
+        {"image_size": [400, 500], "resize_mode": mode, "crop_size": [120, 130], "crop_mode": "subject"}, "raw"
+    )
+    scene = Scene(Photo.from_pixels(np.repeat(mask[..., None], 3, 2)), Raster(mask))
+    warped = handler.make_example(Sample("a", {}), scene, Draws(np.random.default_rng(0)))["mask"]
+    x0, y0, x1, y1 = bounding_box(warped)
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx((65, 60), abs=1)
+
+
+def test_where_a_photo_does_not_fill_its_canvas_it_ends_where_its_mask_ends():
+    white = np.full((30, 40, 3), 255, np.uint8)
+    for options in ({}, {"degrees": 31.0}, {"scale": 0.7, "tilt": [0.1, -0.05, 0, 0, 0, 0.1, 0.03, 0]}):
+        geometry = augmentation((30, 40), image_size=(240, 200), crop_size=None, resize_mode="fit", **options)
+        photo = Photo.from_pixels(white).warp(geometry, border=cv2.BORDER_CONSTANT)
+        mask = warp(white[..., 0].copy(), geometry, nearest=True, border=cv2.BORDER_CONSTANT)
+        # It neither fades towards black nor is cut elsewhere; OpenCV's centres are exact to 1/1024 source pixel.
+        assert set(np.unique(photo)) == {0, 255}
+        assert (photo[..., 0] != mask).mean() <= 1e-4
+
+
+LEAF = [[60.5, 40.2, 200.1, 30.9, 310.7, 120.3, 280.2, 240.8, 150.4, 270.5, 90.3, 180.6]]
+EDGE = [[300.0, 150.0, WIDTH, 140.0, WIDTH, HEIGHT, 250.0, HEIGHT]]
+geometries = {
+    "mode": st.sampled_from(["stretch", "fit", "cover"]),
+    "resize": st.tuples(st.floats(0.3, 2), st.floats(0.3, 2)),
+    "mirror": st.tuples(st.booleans(), st.booleans()),
+    "scale": st.just(1.0) | st.floats(0.4, 1.8),
+    "shear": st.just(0.0) | st.floats(-30, 30),
+    "degrees": st.just(0.0) | st.floats(-180, 180),
+    "tilt": tilts,
+}
+
+
+def geometry_of(mode, resize, mirror, scale, shear, degrees, tilt):
+    size = max(1, round(HEIGHT * resize[0])), max(1, round(WIDTH * resize[1]))
+    return augmentation(
+        (HEIGHT, WIDTH), image_size=size, crop_size=None, resize_mode=mode, mirror=mirror, scale=scale, shear=shear,
+        degrees=degrees, tilt=tilt,
+    )  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(border=st.sampled_from([cv2.BORDER_REFLECT, cv2.BORDER_CONSTANT]), **geometries)
+def test_polygons_are_where_their_raster_is_mirrored_ones_too(border, **options):
+    geometry = geometry_of(**options)
+    shape = Polygons(({"id": 1, "segmentation": LEAF}, {"id": 2, "segmentation": EDGE}), (HEIGHT, WIDTH))
+    moved = shape.draw(geometry, border)
+    raster = warp(shape.draw(Geometry(np.eye(3), (HEIGHT, WIDTH))), geometry, nearest=True, border=border)
+    assert moved.shape == raster.shape == geometry.size
+    # A raster's edges are off by half a source pixel, pycocotools' by half an output pixel. Differences are as thin.
+    width = 2 * math.ceil(stretch(geometry) / 2 + 0.75) + 1
+    thick = cv2.morphologyEx((moved != raster).astype(np.uint8), cv2.MORPH_OPEN, np.ones((width, width), np.uint8))
+    assert not thick.any()
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(**geometries)
+def test_boxes_are_the_extent_of_what_is_drawn(**options):
+    geometry = geometry_of(**options)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[50:200, 80:170] = 255
+    for segmentation in (LEAF, EDGE):
+        polygon = Polygons(({"id": 1, "segmentation": segmentation},), (HEIGHT, WIDTH))
+        drawn = bounding_box(polygon.draw(geometry, cv2.BORDER_CONSTANT))
+        check_box(box_through(polygon, geometry), drawn, 2.0)  # a tip thinner than a pixel is not drawn
+    for shape in (Raster(mask), Matte(mask)):
+        drawn = bounding_box(warp(mask, geometry, nearest=True, border=cv2.BORDER_CONSTANT))
+        check_box(box_through(shape, geometry), drawn, 0)
+
+
+def check_box(box, drawn, tolerance):
+    if box is None or drawn is None:
+        only = box or drawn
+        assert only is None or min(only[2] - only[0], only[3] - only[1]) <= tolerance
+        return
+    np.testing.assert_allclose(box, drawn, atol=tolerance)
+
+
+def test_a_box_is_of_what_is_seen_of_a_polygon_not_of_its_vertices():
+    # A frame's corner within the bounding box of a triangle that does not come near it; and one that comes in below.
+    triangle = Polygons(({"id": 1, "segmentation": [[0, 250, 250, 0, 250, 250]]},), (HEIGHT, WIDTH))
+    assert box_through(triangle, Geometry(np.eye(3), (100, 100))) is None
+    x0, y0, x1, y1 = box_through(triangle, Geometry(np.eye(3), (150, 150)))
+    assert (x0, y0, x1, y1) == pytest.approx((100, 100, 150, 150), abs=1)
+    leaving = Polygons(({"id": 1, "segmentation": [[-50, 20, 30, 20, 30, 60, -50, 60]]},), (HEIGHT, WIDTH))
+    assert leaving.box() == (0, 20, 30, 60)
+    # Room beside the photo stays empty, though the polygon would reach into it.
+    room = Geometry(translation(40, 0), (HEIGHT, WIDTH + 40))
+    assert not leaving.draw(room, cv2.BORDER_CONSTANT)[:, :40].any()
+    assert box_through(leaving, room) == (40, 20, 70, 60)
+
+
+@pytest.mark.parametrize("depth", [0.0, 1e-12, 0.0009, -0.001])
+def test_polygons_that_reach_behind_the_camera_are_drawn_as_rasters(depth):
+    # Vertices there would come out anywhere, or end pycocotools.
+    tilted = Geometry(np.array([[1, 0, 0], [0, 1, 0], [-(1 - depth) / WIDTH, 0, 1.0]]), (100, 100))
+    shape = Polygons(({"id": 1, "segmentation": EDGE}, {"id": 2, "segmentation": LEAF}), (HEIGHT, WIDTH))
+    raster = shape.draw(Geometry(np.eye(3), (HEIGHT, WIDTH)))
+    for border in (cv2.BORDER_REFLECT, cv2.BORDER_CONSTANT):
+        drawn = shape.draw(tilted, border)
+        differ = (drawn != warp(raster, tilted, nearest=True, border=border)).astype(np.uint8)
+        assert not cv2.erode(differ, np.ones((3, 3), np.uint8)).any()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(**geometries)
+def test_alpha_is_where_the_photo_is(**options):
+    """A matte that is a channel of the photo goes through the same filter: they stay the same to the level."""
+    geometry = geometry_of(**options)
+    soft = cv2.GaussianBlur(MASK, (0, 0), 2)
+    photo = np.repeat(soft[..., None], 3, 2)
+    np.testing.assert_array_equal(Matte(soft).draw(geometry), Photo.from_pixels(photo).warp(geometry)[..., 1])
+    assert Matte(soft).size == (HEIGHT, WIDTH)
+
+
+def test_a_quarter_turn_of_polygons_is_exact():
+    square = Polygons(({"id": 1, "segmentation": [[10, 20, 60, 20, 60, 50, 10, 50]]},), (100, 100))
+    turned = compose(translation(50, 50), rotation(90), translation(-50, -50))
+    for matrix in (turned, compose(translation(100, 0), scaling(-1, 1)), scaling(2, 3)):
+        geometry = Geometry(matrix, (300, 200))
+        raster = warp(square.draw(Geometry(np.eye(3), (100, 100))), geometry, nearest=True, border=cv2.BORDER_CONSTANT)
+        np.testing.assert_array_equal(square.draw(geometry, cv2.BORDER_CONSTANT), raster)

@@ -62,7 +62,12 @@ def lives(pid):
 
 
 #: Both libraries are told that the processor can do less than it can.
-POORER = {"OPENCV_CPU_DISABLE": "AVX,AVX2,FMA3,FP16,SSE4.1,SSE4.2", "OPENBLAS_CORETYPE": "Prescott"}
+POORER = {
+    "OPENCV_CPU_DISABLE": "AVX,AVX2,FMA3,FP16,SSE4.1,SSE4.2",
+    "OPENCV_IPP": "disabled",
+    "OPENBLAS_CORETYPE": "Prescott",
+    "JSIMD_FORCENONE": "1",
+}
 WAYS = {"one": (1, {}), "two": (2, {}), "four": (4, {}), "poorer processor": (2, POORER)}
 
 

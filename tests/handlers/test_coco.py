@@ -11,13 +11,19 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from dataset_handlers.coco import CocoHandler, draw_instances
+from dataset_handlers.coco import CocoHandler
 from dataset_handlers.errors import ConfigRefusedError, RawDataError
+from dataset_handlers.labels.shapes import Polygons
 from dataset_handlers.plan import Rejected, Sample
+from dataset_handlers.transforms.geometry import Geometry
 from tests.handlers.support import REPOSITORY, examples_of, make, quarantined
 
 # pycocotools 2.0.11 implements __array__ as NumPy 1 wanted it.
 OLD_ARRAY = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+
+
+def draw_instances(annotations, height, width):
+    return Polygons(tuple(annotations), (height, width)).draw(Geometry(np.eye(3), (height, width)))
 
 
 @pytest.mark.filterwarnings(OLD_ARRAY)
@@ -143,8 +149,8 @@ def test_drawing_what_pycocotools_dies_of_kills_no_process():
         ],
     ]
     code = f"""
-from dataset_handlers.coco import draw_instances
 from dataset_handlers.errors import BadSampleError
+from tests.handlers.test_coco import draw_instances
 nan = float("nan")
 for annotations in {deadly!r}:
     try:

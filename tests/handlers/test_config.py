@@ -5,10 +5,10 @@ import json
 import pytest
 import rfc8785
 
+from dataset_handlers.augmentation import MAX_SIDE
 from dataset_handlers.coco import CocoHandler
 from dataset_handlers.commands import effective_config
 from dataset_handlers.composite import CompositeHandler
-from dataset_handlers.config import MAX_SIDE
 from dataset_handlers.duts import DutsHandler
 from dataset_handlers.errors import ConfigRefusedError
 from tests.handlers.support import examples_of, make

@@ -44,6 +44,16 @@ def test_names_are_sorted_so_that_equal_examples_are_equal_bytes():
     assert encode_example({"b": [1], "a": [b"x"]}) == encode_example({"a": [b"x"], "b": [1]})
 
 
+def test_values_of_one_example_may_be_of_all_kinds():
+    boxes = [0.0, 0.25, 1.0, 0.5] * 3
+    example = {"boxes": boxes, "category": [b"dog", b"", "grün".encode()], "cluster": [-7], "raw": [bytes(300)]}
+    assert decode_example(encode_example(example)) == example
+    assert decode_example(encode_example(example | {"boxes": [], "category": []})) == example | {
+        "boxes": [],
+        "category": [],
+    }
+
+
 def nested(kind, payload):
     def field(number, data):
         return bytes([number << 3 | 2, len(data)]) + data

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from dataset_handlers.commands import build, plan
@@ -71,13 +72,31 @@ def test_statistics_are_those_of_the_examples(made):
     manifest, _, shards = read(folder)
     for split, statistics in manifest["statistics"].items():
         files = [shard["file"] for shard in manifest["shards"] if shard["split"] == split]
-        masks = [decode(example["mask"][0]) for file in files for example in shards[file]]
-        assert statistics == {
+        examples = [example for file in files for example in shards[file]]
+        masks = [decode(example["mask"][0]) for example in examples]
+        levels = np.concatenate([decode(example["image"][0])[::16].reshape(-1, 3) for example in examples]).astype(
+            float
+        )
+        subject, pixels = sum(int((mask > 0).sum()) for mask in masks), sum(mask.size for mask in masks)
+        shares = [(mask > 0).mean() for mask in masks]
+        expected = {
             "examples": len(masks),
             "samples": len(masks) // 2,
-            "pixels": sum(mask.size for mask in masks),
-            "subject_pixels": sum(int((mask > 0).sum()) for mask in masks),
+            "pixels": pixels,
+            "subject_pixels": subject,
+            "subject_share": pytest.approx(subject / pixels, abs=1e-6),
+            "subject_share_histogram": np.histogram(shares, bins=20, range=(0, 1))[0].tolist(),
+            # Of every sixteenth row; before JPEG, which takes some of the contrast of colours.
+            "channel_mean": pytest.approx(levels.mean(axis=0), abs=1),
+            "channel_std": pytest.approx(levels.std(axis=0), abs=3),
         }
+        optional = {
+            "empty_masks": sum(not mask.any() for mask in masks),
+            "full_masks": sum(mask.all() for mask in masks),
+        }
+        expected |= {name: count for name, count in optional.items() if count}
+        of_raw_files = {"raw_masks", "grey_masks", "grey_pixels", "mask_pixels"}
+        assert {name: value for name, value in statistics.items() if name not in of_raw_files} == expected
 
 
 def test_lineage_leads_from_each_example_to_its_raw_files(made, raw_root):

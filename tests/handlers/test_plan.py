@@ -11,7 +11,7 @@ from dataset_handlers.coco import CocoHandler
 from dataset_handlers.commands import _refuse_too_many, build, plan
 from dataset_handlers.duts import DutsHandler
 from dataset_handlers.errors import EmptySelectionError, RequestError, TooManyBadSamplesError
-from dataset_handlers.plan import Plan, Rejected, Sample, assign_splits, count_shards, select, write_samples
+from dataset_handlers.plan import Plan, Rejected, Sample, assign_splits, cut_into_shards, select, write_samples
 from dataset_handlers.shards import WorkFolder
 from tests.handlers.third_party import Number
 
@@ -92,15 +92,25 @@ def test_a_split_that_would_be_empty_is_refused():
 
 @given(st.integers(1, 5000), st.integers(1, 300), st.integers(1, 600))
 def test_a_shard_holds_no_more_examples_than_allowed(samples, variations, bound):
-    count = count_shards(samples, variations, bound)
-    assert 1 <= count <= samples
-    largest = max((samples * (i + 1) // count) - (samples * i // count) for i in range(count))
-    assert largest * variations <= bound or largest == 1  # a sample's variations stay together
+    cuts = cut_into_shards([variations] * samples, bound)
+    assert [end for _, end in cuts[:-1]] == [start for start, _ in cuts[1:]]
+    assert (cuts[0][0], cuts[-1][1]) == (0, samples)
+    sizes = [end - start for start, end in cuts]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) * variations <= bound or max(sizes) == 1  # a sample's variations stay together
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=300), st.integers(1, 200))
+def test_nor_where_samples_are_varied_more_and_less_often(variations, bound):
+    cuts = cut_into_shards(variations, bound)
+    assert [number for start, end in cuts for number in range(start, end)] == list(range(len(variations)))
+    for start, end in cuts:
+        assert sum(variations[start:end]) <= bound or max(variations) > bound / 2
 
 
 def test_shards_cut_a_split_in_order_and_whole(tmp_path):
     samples = [Sample(str(number), {"n": number}) for number in range(37)]
-    planned = write_samples(tmp_path, "d", {"train": samples}, 1, 5, {})
+    planned = write_samples(tmp_path, "d", {"train": samples}, lambda _: 1, 5, {})
     found = [
         key
         for shard in planned

@@ -5,10 +5,21 @@ import json
 import numpy as np
 import pytest
 
+from dataset_handlers.coco import CocoHandler
 from dataset_handlers.duts import DutsHandler
 from dataset_handlers.example_proto import decode_example, encode_example
+from dataset_handlers.features import (
+    BytesFeature,
+    ImageFeature,
+    TensorFeature,
+    TextFeature,
+    TextListFeature,
+    features_json,
+    serialize,
+)
+from dataset_handlers.tf_mapper import decode_records
 from dataset_handlers.tfrecord import frame, read_records
-from tests.handlers.support import decode, plan_and_build
+from tests.handlers.support import decode, make, plan_and_build
 
 # TensorFlow and what it brings use names that NumPy, protobuf and the standard library are about to drop.
 pytestmark = [
@@ -57,6 +68,118 @@ def test_an_example_is_what_tensorflow_takes_it_for():
     assert decoded["bytes"] == FEATURES["bytes"]
     assert decoded["floats"] == np.float32(FEATURES["floats"]).tolist()
     assert decoded["empty"] == []
+
+
+def test_the_schema_is_what_tensorflow_datasets_writes(tmp_path):
+    import tensorflow_datasets as tfds
+
+    kinds = tfds.features
+    theirs = kinds.FeaturesDict(
+        {
+            "jpeg": kinds.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "png": kinds.Image(shape=(40, 56, 1), encoding_format="png"),
+            "raw": kinds.Tensor(shape=(40, 56, 3), dtype=np.uint8, encoding="bytes"),
+            "raw_rows": kinds.Tensor(shape=(None, 3), dtype=np.uint8, encoding="bytes"),
+            "raw_level": kinds.Tensor(shape=(), dtype=np.uint8, encoding="bytes"),
+            "boxes": kinds.Tensor(shape=(None, 4), dtype=np.float32),
+            "box": kinds.Tensor(shape=(4,), dtype=np.float32),
+            "cluster": kinds.Scalar(np.int64),
+            "share": kinds.Scalar(np.float32),
+            "text": kinds.Text(),
+            "texts": kinds.Sequence(kinds.Text()),
+            "bytes": kinds.Tensor(shape=(), dtype=np.object_),
+        }
+    )
+    theirs.save_config(tmp_path)
+    ours = {
+        "jpeg": ImageFeature((None, None, 3), "jpeg"),
+        "png": ImageFeature((40, 56, 1), "png"),
+        "raw": TensorFeature((40, 56, 3), "uint8"),
+        "raw_rows": TensorFeature((None, 3), "uint8"),
+        "raw_level": TensorFeature((), "uint8"),
+        "boxes": TensorFeature((None, 4), "float32"),
+        "box": TensorFeature((4,), "float32"),
+        "cluster": TensorFeature(),
+        "share": TensorFeature((), "float32"),
+        "text": TextFeature(),
+        "texts": TextListFeature(),
+        "bytes": BytesFeature(),
+    }
+    assert features_json(ours) == json.loads((tmp_path / "features.json").read_bytes())
+
+
+LISTS = {
+    "raw": TensorFeature((2, 4, 3), "uint8"),
+    "rows": TensorFeature((None, 2), "uint8"),
+    "boxes": TensorFeature((None, 4), "float32"),
+    "numbers": TensorFeature((None,)),
+    "texts": TextListFeature(),
+    "cluster": TensorFeature(),
+}
+
+
+def lists_of(length):
+    return {
+        "raw": np.arange(24, dtype=np.uint8).reshape(2, 4, 3) + np.uint8(length),
+        "rows": np.arange(2 * length, dtype=np.uint8).reshape(-1, 2),
+        "boxes": np.arange(4 * length, dtype=np.float32).reshape(-1, 4) / 8,
+        "numbers": list(range(-length, 0)),
+        "texts": [f"ä{number}" for number in range(length)],
+        "cluster": length,
+    }
+
+
+def check_lists(decoded, length):
+    expected = lists_of(length)
+    assert decoded["texts"].tolist() == [text.encode() for text in expected["texts"]]
+    for name in ("raw", "rows", "boxes", "numbers", "cluster"):
+        wanted = np.asarray(expected[name], LISTS[name].dtype)
+        assert (decoded[name].dtype, decoded[name].shape) == (wanted.dtype, wanted.shape)
+        np.testing.assert_array_equal(decoded[name], wanted)
+
+
+def test_the_mapper_decodes_every_kind_also_where_it_is_empty(tmp_path):
+    file = tmp_path / "lists"
+    file.write_bytes(b"".join(frame(serialize(LISTS, lists_of(length))) for length in (3, 0, 1)))
+    decoded = list(decode_records([str(file)], features_json(LISTS)).as_numpy_iterator())
+    for example, length in zip(decoded, (3, 0, 1), strict=True):
+        check_lists(example, length)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3])
+def test_tensorflow_datasets_decodes_every_kind_also_where_it_is_empty(length):
+    import tensorflow_datasets as tfds
+
+    schema = tfds.features.FeaturesDict.from_json(features_json(LISTS))
+    decoded = schema.deserialize_example(serialize(LISTS, lists_of(length)))
+    check_lists({name: value.numpy() for name, value in decoded.items()}, length)
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_the_mapper_decodes_all_that_coco_offers(encoding, raw_root, tmp_path):
+    config = {
+        "categories": ["figure"],
+        "input_attributes": ["image", "trimap", "clicks", "boxes", "category", "source_id"],
+        "image_size": [48, 64],
+        "image_encoding": encoding,
+    }
+    _, sealed = make(CocoHandler, config, raw_root, tmp_path)
+    files = [tmp_path / "dataset" / shard.file for shard in sealed]
+    stored = [decode_example(record) for file in files for record in read_records(file)]
+    handler = CocoHandler(config, str(raw_root))
+    found = list(handler.tf_records_mapper([str(file) for file in files]).as_numpy_iterator())
+    assert len(found) == len(stored) == 26
+    for example, values in zip(found, stored, strict=True):
+        assert example.keys() == values.keys() == set(handler.features())
+        image = values["image"][0]
+        photo = decode(image) if encoding == "png" else np.frombuffer(image, np.uint8).reshape(48, 64, 3)
+        np.testing.assert_array_equal(example["image"], photo)
+        for name in ("mask", "trimap", "positive_clicks", "negative_clicks"):
+            np.testing.assert_array_equal(example[name][..., 0], decode(values[name][0]))
+        np.testing.assert_array_equal(example["boxes"], np.float32(values["boxes"]).reshape(-1, 4))
+        assert example["category"].tolist() == values["category"]
+        assert example["source_id"] == values["source_id"][0]
+        assert len(example["boxes"]) == len(example["category"]) > 0
 
 
 @pytest.fixture(scope="module")

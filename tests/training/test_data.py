@@ -107,6 +107,38 @@ def test_examples_without_a_mask_are_refused(make_dataset, ellipses, features, e
         load_splits(make_dataset({"train": [values]}, features), "train", "train")
 
 
+@pytest.mark.parametrize("image", [ImageFeature((64, 64, 3), "png"), TensorFeature((64, 64, 3), "uint8")])
+def test_photos_stored_without_loss_come_back_as_they_were(make_dataset, ellipses, image):
+    examples = ellipses(3)
+    dataset = make_dataset({"train": examples}, {"image": image, "mask": ImageFeature((64, 64, 1), "png")})
+    train, _ = load_splits(dataset, "train", "train")
+    np.testing.assert_array_equal(train.images, [example["image"] for example in examples])
+    np.testing.assert_array_equal(train.masks, [example["mask"] for example in examples])
+
+
+def with_levels(examples, levels):
+    """Examples whose masks have these levels, in turn, where they had a subject."""
+    return [
+        {**example, "mask": np.where(example["mask"], np.uint8(level), np.uint8(0))}
+        for example, level in zip(examples, levels, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("levels", [(1, 2), (80, 3), (0, 127)])
+def test_masks_of_category_numbers_are_refused(make_dataset, ellipses, levels):
+    dataset = make_dataset({"train": with_levels(ellipses(2), levels)})
+    with pytest.raises(FeatureError, match=rf"'train' have levels of {max(levels)} at most, .* 'subject'"):
+        load_splits(dataset, "train", "train")
+
+
+@pytest.mark.parametrize("levels", [(40, 128), (255, 1), (0, 0)])
+def test_soft_masks_and_masks_without_subject_are_taken(make_dataset, ellipses, levels):
+    train, _ = load_splits(make_dataset({"train": with_levels(ellipses(2), levels)}), "train", "train")
+    assert [mask.max() for mask in train.masks] == list(levels)
+    y = Batches(train, 2)[0][1]
+    np.testing.assert_allclose(y.max(axis=(1, 2, 3)), np.array(levels) / 255, rtol=1e-6)
+
+
 def test_a_split_that_would_not_fit_in_memory_is_refused(make_dataset, ellipses):
     dataset = make_dataset({"train": ellipses(2), "test": ellipses(1)})
     size = 64 * 64 * 4

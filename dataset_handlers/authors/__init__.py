@@ -1,0 +1,1 @@
+"""Tools for authors of handlers: a new package, its check, previews and statistics."""

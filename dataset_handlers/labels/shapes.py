@@ -1,0 +1,316 @@
+"""Where subjects are in a picture: rasters, alpha mattes, COCO's polygons and runs; each drawn through a geometry.
+
+Polygons are moved by their vertices and drawn once, at the output's size: sharper than a raster resampled, and
+quicker. Drawn through no geometry they are what pycocotools draws, to the pixel.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as rle
+
+from ..errors import BadSampleError
+from ..transforms.geometry import (
+    Geometry,
+    Matrix,
+    Size,
+    compose,
+    scaling,
+    transform_points,
+    translation,
+)
+from ..transforms.sampling import warp
+
+Mask = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float64]
+#: x0, y0, x1, y1 in continuous pixels.
+Box = tuple[float, float, float, float]
+
+#: Polygons may leave a picture, but by no more than this many times its longer side.
+_FAR = 16
+
+
+class Shape(Protocol):
+    """Something with a place in a source picture."""
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the picture it is in."""
+        ...
+
+    def draw(self, geometry: Geometry, border: int = cv2.BORDER_REFLECT) -> Mask:
+        """It as (height, width) uint8 of the geometry's size; outside the picture as `border` says."""
+        ...
+
+    def box(self) -> Box | None:
+        """Its extent in the source picture; None if there is nothing of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A mask (H, W) uint8 of any labels, 0 where there is nothing; resampled by nearest neighbour."""
+
+    mask: Mask
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        return self.mask.shape[0], self.mask.shape[1]
+
+    def draw(self, geometry: Geometry, border: int = cv2.BORDER_REFLECT) -> Mask:
+        """The mask through ``geometry``."""
+        return warp(self.mask, geometry, nearest=True, border=border)
+
+    def box(self) -> Box | None:
+        """The extent of what is not 0."""
+        return bounding_box(self.mask)
+
+
+@dataclass(frozen=True)
+class Matte:
+    """An alpha matte (H, W) uint8, resampled linearly and filtered as photos are."""
+
+    alpha: Mask
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        return self.alpha.shape[0], self.alpha.shape[1]
+
+    def draw(self, geometry: Geometry, border: int = cv2.BORDER_REFLECT) -> Mask:
+        """The matte through ``geometry``."""
+        return warp(self.alpha, geometry, border=border)
+
+    def box(self) -> Box | None:
+        """The extent of what is not transparent."""
+        return bounding_box(self.alpha)
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """The union of COCO annotations; their ``segmentation`` is a list of polygons, or run-length encoded (crowds)."""
+
+    annotations: tuple[Mapping[str, Any], ...]
+    size: Size
+
+    def draw(self, geometry: Geometry, border: int = cv2.BORDER_REFLECT) -> Mask:
+        """The union through ``geometry``, 0 and 255; raises `BadSampleError` for what cannot be drawn."""
+        polygons, runs = self._parts()
+        moved = None if runs else _moved(polygons, self.size, geometry, border)
+        if moved is None:
+            return warp(_drawn(self._encoded()), geometry, nearest=True, border=border)
+        return _drawn(rle.merge(_runs_of(moved, geometry.size)))
+
+    def box(self) -> Box | None:
+        """The extent of all polygons and runs, within the picture."""
+        polygons, runs = self._parts()
+        boxes = [_extent(polygon, self.size) for polygon in polygons]
+        boxes += [bounding_box(_drawn(code)) for code in runs]
+        found = [box for box in boxes if box is not None]
+        return _around(found)
+
+    def box_through(self, geometry: Geometry) -> Box | None:
+        """The extent of all polygons after ``geometry``, within its output; runs are drawn for it."""
+        polygons, runs = self._parts()
+        moved = None if runs else _moved(polygons, self.size, geometry, cv2.BORDER_CONSTANT)
+        if moved is None:
+            return bounding_box(self.draw(geometry, cv2.BORDER_CONSTANT))
+        return _around([box for points in moved if (box := _extent(points, geometry.size)) is not None])
+
+    def area(self) -> int:
+        """Pixels of the picture it covers; raises `BadSampleError` for what cannot be drawn."""
+        return int(rle.area(self._encoded()))
+
+    def _parts(self) -> tuple[list[Points], list[Any]]:
+        """Polygons as (N, 2) points, and encoded runs; raises `BadSampleError` for what is neither."""
+        polygons: list[Points] = []
+        runs: list[Any] = []
+        for annotation in self.annotations:
+            segmentation = annotation["segmentation"]
+            try:
+                if isinstance(segmentation, list):
+                    polygons += _polygons(segmentation, self.size)
+                else:
+                    runs.append(_encoded_runs(segmentation, self.size))
+            except Exception as error:  # the boundary: what stands in annotation files is anyone's guess
+                raise BadSampleError(f"annotation {annotation.get('id')} cannot be drawn: {error}") from error
+        return polygons, runs
+
+    def _encoded(self) -> Any:
+        polygons, runs = self._parts()
+        return rle.merge([*(_runs_of(polygons, self.size) if polygons else []), *runs])
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Shapes with a label each, 1 to 255, drawn over one another in their order; 0 is left for the background."""
+
+    labelled: tuple[tuple[int, Shape], ...]
+    size: Size
+
+    def draw(self, geometry: Geometry, border: int = cv2.BORDER_REFLECT) -> Mask:
+        """The labels through ``geometry``."""
+        drawn = np.zeros(geometry.size, np.uint8)
+        for label, shape in self.labelled:
+            drawn[shape.draw(geometry, border) > 0] = label
+        return drawn
+
+    def box(self) -> Box | None:
+        """The extent of all shapes."""
+        return _around([box for _, shape in self.labelled if (box := shape.box()) is not None])
+
+
+def box_through(shape: Shape, geometry: Geometry) -> Box | None:
+    """The extent of ``shape`` after ``geometry``, within its output and without what is mirrored there."""
+    if isinstance(shape, Polygons):
+        return shape.box_through(geometry)
+    if isinstance(shape, Matte):  # as it is drawn, opacity is blurred a pixel or two beyond its edge
+        return bounding_box(warp(shape.alpha, geometry, nearest=True, border=cv2.BORDER_CONSTANT))
+    return bounding_box(shape.draw(geometry, cv2.BORDER_CONSTANT))
+
+
+def bounding_box(mask: Mask) -> Box | None:
+    """The extent of what is not 0 in ``mask``; None if all is."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return (x, y, x + width, y + height) if width and height else None
+
+
+def _runs_of(polygons: Sequence[Points], size: Size) -> Any:
+    """Each polygon drawn as pycocotools draws it, encoded."""
+    return rle.frPyObjects([points.ravel().tolist() for points in polygons], *size)
+
+
+def _extent(points: Points, size: Size) -> Box | None:
+    """The extent of the part of a polygon that is within a picture: by its vertices, or of its pixels if it leaves."""
+    if _leaves(points, size):
+        x, y, width, height = rle.toBbox(_runs_of([points], size))[0].tolist()
+        return (x, y, x + width, y + height) if width and height else None
+    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def _around(boxes: Sequence[Box]) -> Box | None:
+    if not boxes:
+        return None
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return min(left), min(top), max(right), max(bottom)
+
+
+def _moved(polygons: Sequence[Points], size: Size, geometry: Geometry, border: int) -> list[Points] | None:
+    """The vertices of all polygons of a picture in an output, those of its mirror images with them.
+
+    None where a raster must be warped instead: where the picture is mirrored more than once, where a polygon leaves
+    a picture of which the frame may show, and where vertices come near a horizon.
+    """
+    tiles = _mirror_tiles(geometry, size, border)
+    framed = border != cv2.BORDER_REFLECT or (tiles is not None and len(tiles) > 1)
+    if tiles is None or (framed and any(_leaves(polygon, size) for polygon in polygons)):
+        return None
+    moved = []
+    for tile in tiles:
+        matrix = compose(geometry.matrix, tile)
+        g, h, i = matrix[2].tolist()
+        for polygon in polygons:
+            if not geometry.is_affine and not (g * polygon[:, 0] + h * polygon[:, 1] + i > 0).all():
+                return None
+            points = transform_points(matrix, polygon)
+            if not (np.abs(points) <= _FAR * max(*geometry.size, *size)).all():
+                return None
+            moved.append(points)
+    return moved
+
+
+def _leaves(polygon: Points, size: Size) -> bool:
+    return bool(polygon.min() < 0 or polygon[:, 0].max() > size[1] or polygon[:, 1].max() > size[0])
+
+
+def _mirror_tiles(geometry: Geometry, size: Size, border: int) -> list[Matrix] | None:
+    """The mirrorings of the picture that an output sees, the picture itself first; None for more than next-door."""
+    height, width = size
+    if border != cv2.BORDER_REFLECT:
+        return [np.eye(3)]
+    (left, right), (top, bottom) = ((min(values), max(values)) for values in zip(*geometry.seen_corners, strict=True))
+    if left < -width or right > 2 * width or top < -height or bottom > 2 * height:
+        return None
+    columns = [np.eye(3)]
+    rows = [np.eye(3)]
+    if left < 0:
+        columns.append(scaling(-1, 1))
+    if right > width:
+        columns.append(compose(translation(2 * width, 0), scaling(-1, 1)))
+    if top < 0:
+        rows.append(scaling(1, -1))
+    if bottom > height:
+        rows.append(compose(translation(0, 2 * height), scaling(1, -1)))
+    return [compose(row, column) for row in rows for column in columns]
+
+
+def _polygons(segmentation: list[Any], size: Size) -> Iterator[Points]:
+    """The polygons of three points or more; raises `ValueError` if there is none.
+
+    Coordinates that are no numbers, or far away, end pycocotools by a segmentation fault.
+    """
+    flat = [np.asarray(polygon, np.float64) for polygon in segmentation if len(polygon) >= 6]
+    found = [polygon.reshape(-1, 2) for polygon in flat if polygon.ndim == 1]
+    if len(found) < len(flat):
+        raise ValueError("a polygon is no list of numbers")
+    if not found:
+        raise ValueError("it has no polygon of three points or more")
+    far = _FAR * max(size)
+    if not all(bool((np.abs(polygon) <= far).all()) for polygon in found):  # not so for NaN either
+        raise ValueError("a polygon has points that are no numbers or far outside the photo")
+    yield from found
+
+
+def _encoded_runs(segmentation: Any, size: Size) -> Any:
+    """A run-length encoding as pycocotools takes it; raises whatever fits for one that cannot be drawn.
+
+    Runs that do not cover the picture make pycocotools hang or return uninitialised memory.
+    """
+    height, width = size
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"it is a mask of {segmentation['size']}, the photo is [{height}, {width}]")
+    counts = segmentation["counts"]
+    runs = counts if isinstance(counts, list) else _runs(counts)
+    if sum(runs) != height * width or min(runs) < 0:
+        raise ValueError(f"its runs cover {sum(runs)} pixels, the photo has {height * width}")
+    return rle.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
+
+
+def _runs(counts: str) -> list[int]:
+    """The runs of a compressed RLE; raises `ValueError` for what is none.
+
+    COCO's format (``rleToString`` in pycocotools' maskApi.c): five bits a character, offset 48, bit 5 says that
+    more follow; two's complement; from the fourth on, runs are differences to the run before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode("ascii"):
+        bits = character - 48
+        if not 0 <= bits < 64:
+            raise ValueError("its runs hold a character that means nothing there")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("its last run is cut off")
+    return runs
+
+
+def _drawn(code: Any) -> Mask:
+    """An encoded mask as 0 and 255."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools 2.0.11 converts arrays in NumPy 1's way
+        columns = rle.decode(code).T  # it draws column by column
+    return np.asarray(cv2.transpose(columns) * np.uint8(255), np.uint8)

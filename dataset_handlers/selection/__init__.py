@@ -1,0 +1,1 @@
+"""Which samples are taken and where they go: near-duplicates, clusters."""

@@ -1,0 +1,1 @@
+"""What happens to pixels between decoding and encoding: geometry, light, effects, blending."""
