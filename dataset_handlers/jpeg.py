@@ -138,6 +138,7 @@ class _TurboJpeg:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._header: tuple[bytes, JpegHeader | None] = b"", None
         library.tj3Init.restype = ctypes.c_void_p
         library.tj3GetErrorStr.restype = ctypes.c_char_p
         library.tj3GetErrorStr.argtypes = [ctypes.c_void_p]
@@ -159,8 +160,15 @@ class _TurboJpeg:
         self._library.tj3Destroy(self._handle)
         self._handle = self._library.tj3Init(_INIT_DECOMPRESS)
         self._library.tj3Set(self._handle, _STOP_ON_WARNING, 1)
+        self._header = b"", None
 
     def read_header(self, data: bytes) -> JpegHeader | None:
+        """The header of ``data``, which is then ready to be decoded."""
+        if self._header[0] is not data:
+            self._header = data, self._read_header(data)
+        return self._header[1]
+
+    def _read_header(self, data: bytes) -> JpegHeader | None:
         # A region that is still set is checked against the next photo's size.
         self._library.tj3SetCroppingRegion(self._handle, _Region(0, 0, 0, 0))
         self._library.tj3SetScalingFactor(self._handle, _ScalingFactor(1, 1))

@@ -5,6 +5,7 @@ configs, splits, parallel builds that resume, the same bytes from any number of 
 """
 
 import hashlib
+import os
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -57,6 +58,7 @@ class SampleHandler(DatasetHandler):
         self.options = check_config(type(self).Config, config)
         self._read_files: list[tuple[str, str]] = []
         self._counted: Counter[str] = Counter()
+        self._raw_prefix = f"{Path(base_data_path)}{os.sep}"
         super().__init__(self.options.model_dump(), base_data_path)
 
     @abstractmethod
@@ -110,7 +112,9 @@ class SampleHandler(DatasetHandler):
     def read_raw(self, path: Path) -> bytes:
         """Read a file below the raw root and note it, with its sha256, in the lineage of the current sample."""
         data = read_raw(path)
-        relative = path.relative_to(self.base_data_path).as_posix()
+        relative = str(path).removeprefix(self._raw_prefix)  # pathlib's way takes as long as reading a small file
+        if relative.startswith(os.sep) or os.sep != "/":
+            relative = path.relative_to(self.base_data_path).as_posix()
         self._read_files.append((relative, hashlib.sha256(data).hexdigest()))
         return data
 

@@ -79,10 +79,12 @@ def shearing(degrees: float) -> Matrix:
 
 def compose(*matrices: Matrix) -> Matrix:
     """The product of ``matrices``; the last is applied first."""
-    product = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    product = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     for matrix in matrices:
-        columns = list(zip(*matrix.tolist(), strict=True))
-        product = [[row[0] * a + row[1] * b + row[2] * c for a, b, c in columns] for row in product]
+        (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+        product = tuple(  # type: ignore[assignment]  # of three rows
+            (x * a + y * d + z * g, x * b + y * e + z * h, x * c + y * f + z * i) for x, y, z in product
+        )
     return np.array(product, np.float64)
 
 
