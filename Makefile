@@ -7,7 +7,7 @@ PEERS := .venv-peers
 RAW ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench bench-peers format lock clean
+.PHONY: help install demo gallery test check bench bench-peers format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ check: install  ## what CI checks besides the tests: formatting, lint, types, la
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+gallery: install  ## contact sheets of every handler, for the docs (RAW=DIR: of your own raw data, in demo-output/gallery)
+	$(BIN)/python -m examples.gallery $(if $(RAW),--raw-root $(RAW))
 
 bench: install  ## measure preparation; RAW=DIR holds COCO folders; against the peers, too, after `make bench-peers`
 	$(BIN)/python -m benchmarks.preparation --raw-root $(or $(RAW),$(error RAW=DIR is needed)) $(if $(wildcard $(PEERS)/.installed),--peers $(PEERS)/bin/python)

@@ -47,7 +47,7 @@ RANGED: tuple[str, ...] = get_args(RangedName)
 #: Lowest and highest value of each range, and what leaves a photo as it is (None: nothing does).
 _BOUNDS: Mapping[str, tuple[float, float, float | None]] = {
     "scale": (0.1, 10.0, 1.0),
-    "shear": (-60.0, 60.0, 0.0),
+    "shear": (-30.0, 30.0, 0.0),
     "rotation": (-180.0, 180.0, 0.0),
     "perspective": (0.0, 0.15, 0.0),  # up to here no output looks behind the horizon
     "exposure": (-5.0, 5.0, 0.0),
@@ -64,8 +64,16 @@ _BOUNDS: Mapping[str, tuple[float, float, float | None]] = {
 }
 
 
-def _ranged(default: Range | None, doc: str, **schema: Any) -> Any:
-    return Field(default, description=doc, json_schema_extra=schema)
+def _ranged(name: str, default: Range | None, doc: str, unit: str = "factor") -> Any:
+    lowest, highest, _ = _BOUNDS[name]
+    doc = f"{doc} Within {lowest:g} and {highest:g}."
+    return Field(
+        default, description=doc, json_schema_extra={"range": {"minimum": lowest, "maximum": highest, "unit": unit}}
+    )
+
+
+#: What is done to the photo and to none of its labels.
+_PHOTO_ONLY = frozenset({*RANGED, "equalize", "channel_shuffle"} - {"scale", "shear", "rotation", "perspective"})
 
 
 class AugmentationOptions(BaseModel):
@@ -93,35 +101,42 @@ class AugmentationOptions(BaseModel):
     )
     flip_horizontal: Share = Field(0.0, description="Probability of mirroring left and right.")
     flip_vertical: Share = Field(0.0, description="Probability of mirroring top and bottom.")
-    scale: Range = _ranged((1.0, 1.0), "Range of a factor about the centre; 2 shows everything twice as large.")
-    shear: Range = _ranged((0.0, 0.0), "Range in degrees by which upright lines are slanted.", unit="degrees")
-    rotation: Range = _ranged((0.0, 0.0), "Range in degrees, counter-clockwise.", unit="degrees")
+    scale: Range = _ranged("scale", (1.0, 1.0), "Range of a factor about the centre; 2 shows all twice as large.")
+    shear: Range = _ranged("shear", (0.0, 0.0), "Range in degrees by which upright lines are slanted.", "degrees")
+    rotation: Range = _ranged("rotation", (0.0, 0.0), "Range in degrees, counter-clockwise.", "degrees")
     perspective: Range = _ranged(
+        "perspective",
         (0.0, 0.0),
         "Range of how far each corner may move, as a share of the sides; where it goes is drawn as well.",
-        unit="share of the sides",
+        "share of the sides",
     )
-    exposure: Range = _ranged((0.0, 0.0), "Range in photographic stops; 1 doubles the light.", unit="stops")
-    gamma: Range = _ranged((1.0, 1.0), "Range of an exponent on levels; above 1 darkens the middle.")
-    contrast: Range = _ranged((1.0, 1.0), "Range of a factor about mid-grey.")
-    brightness: Range = _ranged((0.0, 0.0), "Range of what is added, as a share of full white.", unit="share")
-    saturation: Range = _ranged((1.0, 1.0), "Range of a factor; 0 is grey.")
-    hue: Range = _ranged((0.0, 0.0), "Range in degrees by which hues turn.", unit="degrees")
+    exposure: Range = _ranged("exposure", (0.0, 0.0), "Range in photographic stops; 1 doubles the light.", "stops")
+    gamma: Range = _ranged("gamma", (1.0, 1.0), "Range of an exponent on levels; above 1 darkens the middle.")
+    contrast: Range = _ranged("contrast", (1.0, 1.0), "Range of a factor about mid-grey.")
+    brightness: Range = _ranged("brightness", (0.0, 0.0), "Range of what is added, as a share of full white.", "share")
+    saturation: Range = _ranged("saturation", (1.0, 1.0), "Range of a factor; 0 is grey.")
+    hue: Range = _ranged("hue", (0.0, 0.0), "Range in degrees by which hues turn.", "degrees")
     clahe: Range | None = _ranged(
+        "clahe",
         None,
         "Range of the clip limit of adaptive histogram equalisation: 2 is mild, 4 strong; null is off.",
+        "times the mean of a histogram's bins",
     )
     equalize: Share = Field(0.0, description="Probability of equalising the histogram of luma.")
     channel_shuffle: Share = Field(0.0, description="Probability of shuffling red, green and blue.")
-    blur: Range = _ranged((0.0, 0.0), "Range of a Gaussian's standard deviation in pixels.", unit="pixels")
-    noise: Range = _ranged((0.0, 0.0), "Range of Gaussian noise's standard deviation in levels of 255.", unit="levels")
+    blur: Range = _ranged("blur", (0.0, 0.0), "Range of a Gaussian's standard deviation in pixels.", "pixels")
+    noise: Range = _ranged("noise", (0.0, 0.0), "Range of Gaussian noise's standard deviation in levels.", "levels")
     jpeg_artifacts: Range | None = _ranged(
-        None, "Range of the JPEG quality a photo is written in and read from again; null is off.", unit="JPEG quality"
+        "jpeg_artifacts",
+        None,
+        "Range of the JPEG quality a photo is written in and read from again; null is off.",
+        "JPEG quality",
     )
     dropout: Range = _ranged(
+        "dropout",
         (0.0, 0.0),
         "Range of the sides of black rectangles, as shares of the photo's, in the photo alone.",
-        unit="share of the sides",
+        "share of the sides",
     )
     dropout_count: int = Field(1, ge=1, le=100, description="Rectangles of `dropout` in a photo.")
     probabilities: dict[RangedName, Share] = Field(
@@ -168,19 +183,26 @@ class AugmentationOptions(BaseModel):
         return found
 
 
-def without_idle_options(effective: dict[str, Any], options: AugmentationOptions) -> dict[str, Any]:
+def without_idle_options(
+    effective: dict[str, Any], options: AugmentationOptions, *, writes_photo: bool
+) -> dict[str, Any]:
     """``effective`` with the default in place of every option that changes nothing as the others stand."""
-    idle = [name for name in RANGED if name not in options.active]
+    unseen = () if writes_photo else _PHOTO_ONLY
+    idle = [name for name in RANGED if name not in options.active or name in unseen]
+    idle += [name for name in ("equalize", "channel_shuffle") if name in unseen]
+    whole = options.crop_size is None or options.crop_size == options.image_size
+    if whole:
+        idle.append("crop_size")
     if options.image_size is None:
         idle.append("resize_mode")
-    if options.crop_size is None:
+    if whole:
         idle.append("crop_mode")
-    if options.crop_size is None or options.crop_mode != "random":
+    if whole or options.crop_mode != "random":
         idle.append("random_crop_centered")
-    if "dropout" not in options.active:
+    if "dropout" in idle:
         idle.append("dropout_count")
     probabilities = {
-        name: value for name, value in effective["probabilities"].items() if name in options.active and value < 1
+        name: value for name, value in effective["probabilities"].items() if name not in idle and value < 1
     }
     defaults = {name: json.loads(json.dumps(AugmentationOptions.model_fields[name].default)) for name in idle}
     return {**effective, **defaults, "probabilities": probabilities}
@@ -192,7 +214,7 @@ _USES = (
     *("flip_horizontal", "flip_vertical", "crop_x", "crop_y", "equalize", "channel_shuffle"),
     *(f"corner_{number}" for number in range(8)),
     *RANGED,
-    *("trimap", "clicks"),
+    "clicks",
 )
 _PLACES = {name: place for place, name in enumerate(_USES)}
 
@@ -202,19 +224,19 @@ class Draws:
 
     def __init__(self, random: np.random.Generator) -> None:
         """Draw all numbers there may be use for."""
-        self._numbers: list[list[float]] = random.random((2, len(_USES))).tolist()
+        self._numbers: list[list[float]] = random.random((len(_USES), 2)).tolist()
 
     def number(self, use: str) -> float:
         """A number in [0, 1)."""
-        return self._numbers[0][_PLACES[use]]
+        return self._numbers[_PLACES[use]][0]
 
     def happens(self, use: str, probability: float) -> bool:
         """True with a probability."""
-        return self._numbers[1][_PLACES[use]] < probability
+        return self._numbers[_PLACES[use]][1] < probability
 
     def generator(self, use: str) -> np.random.Generator:
         """A generator for a use that needs more than two numbers."""
-        return np.random.Generator(np.random.PCG64(int(self._numbers[1][_PLACES[use]] * 2**53)))
+        return np.random.Generator(np.random.PCG64(int(self._numbers[_PLACES[use]][1] * 2**53)))
 
 
 class Augmentation:

@@ -81,6 +81,8 @@ class CocoConfig(PhotoConfig):
                 raise ValueError(f"{name} [{limits[0]:g}, {limits[1]:g}] is no range [least, most]")
         if doubled := set(self.carried) & set(self.categories):
             raise ValueError(f"{', '.join(sorted(doubled))} is in `carried` and in `categories`; name it once")
+        if self.mask_labels == "categories" and self.carried:
+            raise ValueError("`carried` things have no number of their own; leave it out with mask_labels 'categories'")
         if self.mask_labels == "categories" and len(self.categories) > 255:
             raise ValueError("masks number at most 255 categories")
         return self
@@ -171,20 +173,29 @@ def coco_samples(handler: SampleHandler, root: Path, selection: Selection) -> It
         names = {number: str(item.get("name")) for number, item in coco.cats.items()}
         _refuse_unknown(selection, set(names.values()), file.name)
         listed = Counter(image["id"] for image in coco.dataset["images"])
-        for image_id, image in sorted(coco.imgs.items()):
+        for image_id, image in sorted(coco.imgs.items(), key=lambda item: str(item[0])):
             if listed[image_id] > 1:  # whose are the annotations?
                 yield Rejected(f"{part}/{image_id}", f"{file.name}: {listed[image_id]} images have the id {image_id}")
                 continue
             try:
                 data = _select(_once(coco.imgToAnns.get(image_id, [])), names, image, part, selection)
                 key = f"{part}/{PurePosixPath(image['file_name']).with_suffix('')}"
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
                 yield Rejected(f"{part}/{image_id}", f"{file.name}: image {image_id} lacks {error}")
             except BadSampleError as error:
                 yield Rejected(f"{part}/{image_id}", str(error))
             else:
                 if data:
                     yield Sample(key, data, split)
+        for image_id in sorted(coco.imgToAnns.keys() - coco.imgs.keys(), key=str):
+            yield Rejected(f"{part}/{image_id}", f"{file.name}: annotations of image {image_id}, which is not listed")
+
+
+def _has_shape(segmentation: Any) -> bool:
+    """Whether there is anything to draw: runs, or a polygon of three points; what else is wrong shows when drawn."""
+    if isinstance(segmentation, list):
+        return any(not hasattr(polygon, "__len__") or len(polygon) >= 6 for polygon in segmentation)
+    return bool(segmentation)
 
 
 def _refuse_unknown(selection: Selection, known: set[str], file: str) -> None:
@@ -214,7 +225,10 @@ def _select(
     annotations: list[dict[str, Any]], names: dict[int, str], image: dict[str, Any], part: str, selection: Selection
 ) -> dict[str, Any] | None:
     """What a worker needs of a photo; None if it is not wanted. Raises whatever fits for what is not as published."""
-    subjects, carried, others = [], [], []
+    subjects: list[dict[str, Any]] = []
+    shapeless: list[dict[str, Any]] = []
+    carried: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     for item in annotations:
         if not item.get("segmentation"):
             continue
@@ -229,10 +243,18 @@ def _select(
         ):
             others.append(kept)
         else:
-            subjects.append(kept)
+            (subjects if _has_shape(item["segmentation"]) else shapeless).append(kept)
+    subjects = subjects or shapeless  # drawn, it says what is wrong with it
     if not subjects:
         return None
-    height, width = int(image["height"]), int(image["width"])
+    carried, others = ([item for item in items if _has_shape(item["segmentation"])] for items in (carried, others))
+    photo = str(image["file_name"])
+    # By its name alone: a raw folder may well be made of links to other disks.
+    if photo.startswith("/") or ".." in photo.split("/"):
+        raise BadSampleError(f"the annotations name a photo outside the raw folder: {photo}")
+    height, width = size = int(image["height"]), int(image["width"])
+    if height < 1 or width < 1:
+        raise ValueError(f"a size: it is {width}×{height}")
     if selection.min_photo_size and (height < selection.min_photo_size[0] or width < selection.min_photo_size[1]):
         return None
     if selection.subject_count:
@@ -243,18 +265,19 @@ def _select(
         least, most = selection.subject_count
         if crowded or not least <= len(subjects) <= most:
             return None
+    touching = _touching(carried, subjects, size) if carried else []
+    others += [item for item in carried if item not in touching]
+    subjects += touching
     if selection.subject_share != (0.0, 1.0):
-        union = Polygons(tuple(subjects), (height, width))
+        union = Polygons(tuple(subjects), size)
         least_share, most_share = selection.subject_share
         if not least_share <= union.area() / (height * width) <= most_share:
             return None
     data: dict[str, Any] = {
-        "photo": f"{part}/{image['file_name']}",
+        "photo": f"{part}/{photo}",
         "size": [height, width],
         "subjects": subjects,
     }
-    if carried:
-        data["carried"] = carried
     if selection.keep_others and others:
         data["others"] = others
     return data
@@ -279,18 +302,13 @@ def _index(data: bytes, name: str) -> Any:
 def load_coco(handler: SampleHandler, root: Path, data: dict[str, Any], *, reused: bool = False) -> Scene:
     """The photo of a sample and its subjects; raises `BadSampleError` where they do not fit."""
     height, width = size = data["size"][0], data["size"][1]
-    # By its name alone: a raw folder may well be made of links to other disks.
-    if ".." in data["photo"].split("/") or "//" in data["photo"]:
-        raise BadSampleError(f"the annotations name a photo outside the raw folder: {data['photo']}")
     path = root / data["photo"]
     photo = Photo(handler.read_raw(path), path.name, reused=reused)
     if photo.size != size:
         raise BadSampleError(
             f"{path.name} has {photo.size[1]}×{photo.size[0]} pixels, its annotations are for {width}×{height}"
         )
-    subjects = [*data["subjects"]]
-    if "carried" in data:
-        subjects += _touching(data["carried"], subjects, size)
+    subjects = data["subjects"]
     instances = [Instance(Polygons((item,), size), item["category"]) for item in subjects]
     mask = Polygons(tuple(subjects), size)
     if mask.box() is None:

@@ -71,7 +71,7 @@ class HandlerConfig(BaseModel):
             raise ValueError("name at least one split, or leave the option out to keep the publisher's splits")
         if splits is not None and abs(sum(splits.values()) - 1) > 1e-6:
             raise ValueError(f"the fractions sum to {sum(splits.values()):g}; they must sum to 1")
-        return splits
+        return splits and dict(sorted(splits.items()))
 
     def effective(self) -> dict[str, Any]:
         """The config that decides the bytes: every default spelt out, reader-only options removed."""
@@ -97,7 +97,8 @@ class PhotoConfig(AugmentationOptions, HandlerConfig):
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of the photos.")
     trimap_widths: tuple[Width, Width] = Field(
         (5.0, 5.0),
-        description="[inside, outside]: how far from the subject's edge a trimap is unknown, in pixels of the example.",
+        description="[inside, outside]: how far from the subject's edge a trimap is unknown, in pixels of the example; "
+        "so is opacity from 6 to 249.",
     )
     click_strategy: ClickStrategy = Field(
         "random",
@@ -113,6 +114,11 @@ class PhotoConfig(AugmentationOptions, HandlerConfig):
             raise ValueError(f"these raw data have no {', '.join(map(repr, unknown))}; there are {offered}")
         return tuple(sorted(set(attributes) - {"mask"} or {"mask"}))  # the mask is there in any case
 
+    @property
+    def subject_level(self) -> int:
+        """The lowest level of a mask that counts as subject: 128 where edges stay grey."""
+        return 128 if getattr(self, "mask_edges", "threshold") == "soft" else 1
+
     @model_validator(mode="after")
     def _raw_has_a_size(self) -> Self:
         if self.image_encoding == "raw" and self.output_size is None:
@@ -121,7 +127,7 @@ class PhotoConfig(AugmentationOptions, HandlerConfig):
 
     def effective(self) -> dict[str, Any]:
         """The config that decides the bytes; an option without effect is as good as left out."""
-        effective = without_idle_options(super().effective(), self)
+        effective = without_idle_options(super().effective(), self, writes_photo="image" in self.input_attributes)
         defaults = type(self).model_fields
         written = set(self.input_attributes)
         if "image" not in written:

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from .augmentation import Share
 from .config import FolderName, PhotoConfig
 from .errors import BadSampleError, RawDataError
-from .images import Array, read_raw
+from .images import Array
 from .labels.shapes import Matte, Raster
 from .photo import Photo
 from .placement import Finish, cut_out, lay, place, seen_instances
@@ -216,7 +216,7 @@ class CutoutsHandler(SegmentationHandler):
     def fingerprint(self, sample: Sample) -> int | None:
         """The perceptual hash of the cut-out on mid-grey: what is hidden does not matter."""
         path = self.raw_data_path() / sample.data["photo"]
-        cutout = decode_cutout(read_raw(path), path.name)
+        cutout = decode_cutout(self.read_raw(path), path.name)
         shown = over(plain(cutout.alpha.shape, (128, 128, 128)), cutout.photo, cutout.alpha)
         return perceptual_hash(Photo.from_pixels(shown).thumbnail(32))
 

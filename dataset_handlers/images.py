@@ -37,6 +37,8 @@ def read_raw(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadSampleError(f"{path.name}: {error.strerror or error}") from error
+    except ValueError as error:  # a name with a NUL in it
+        raise BadSampleError(f"{path.name!r}: {error}") from error
 
 
 def decode_photo(data: bytes, name: str, *, upright: bool = False) -> Array:
@@ -63,6 +65,7 @@ def decode(data: bytes, name: str, mode: str, *, upright: bool) -> Array:
             picture: Image.Image = opened
             if upright and opened.getexif().get(_ORIENTATION, 1) != 1:
                 picture = ImageOps.exif_transpose(opened)
+            _refuse_wide(opened, name)
             if picture.mode.startswith("I;16"):
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
             return np.asarray(picture if picture.mode == mode else picture.convert(mode))
@@ -74,6 +77,12 @@ def decode(data: bytes, name: str, mode: str, *, upright: bool) -> Array:
         # Reasons go into the manifest, which must be the same each time: without addresses of objects.
         reason = re.sub(r"0x[0-9a-fA-F]+", "0x…", str(error))
         raise BadSampleError(f"{name}: cannot be decoded ({reason})") from error
+
+
+def _refuse_wide(picture: Image.Image, name: str) -> None:
+    """Levels of 32 bits have no range that the file tells; PNG's 16 bits, which Pillow reads as such, have."""
+    if picture.mode in ("I", "F") and picture.format != "PNG":
+        raise BadSampleError(f"{name}: its levels have 32 bits; convert it to 8 or 16")
 
 
 def _refuse_huge(picture: Image.Image, name: str) -> None:

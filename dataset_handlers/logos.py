@@ -28,7 +28,7 @@ from .config import FolderName, PhotoConfig
 from .cutouts import cutout_samples
 from .depth import decode_depth, depth_file, depth_through
 from .errors import BadSampleError, RawDataError
-from .images import Array, read_raw
+from .images import Array
 from .inscription import Depth, Logo, Projected, Style, Surfaces, lay, prepare_logo, project, working_size
 from .labels.shapes import Matte, Raster
 from .photo import Photo
@@ -306,7 +306,7 @@ class LogosHandler(SegmentationHandler):
     def fingerprint(self, sample: Sample) -> int | None:
         """The perceptual hash of the logo on mid-grey: what is hidden does not matter."""
         path = self.raw_data_path() / sample.data["photo"]
-        cutout = decode_cutout(read_raw(path), path.name)
+        cutout = decode_cutout(self.read_raw(path), path.name)
         shown = over(np.full_like(cutout.photo, 128), cutout.photo, cutout.alpha)
         return perceptual_hash(Photo.from_pixels(shown).thumbnail(SIDE))
 

@@ -103,6 +103,7 @@ def _raw_digest(plan: Plan, sealed: Sequence[SealedShard]) -> dict[str, Any]:
     read: dict[str, str] = {}
     pairs = list(plan.raw_files)
     pairs += [pair for shard in sealed for item in shard.lineage for pair in item.files]
+    pairs += [pair for shard in sealed for pair in shard.quarantined_files]
     for path, sha256 in pairs:
         if read.setdefault(path, sha256) != sha256:
             raise RawDataError(f"{path} changed while the dataset was built; ask again once the raw data is at rest")

@@ -15,7 +15,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +136,16 @@ def select(found: Iterable[Sample | Rejected], seed: int) -> tuple[list[Sample],
     for item in found:
         if isinstance(item, Rejected):
             rejected.append(Rejected(_as_text(item.key), _as_text(item.reason)))
-        elif not is_text(item.key):
+        elif not (is_text(item.key) and _is_text_throughout(item.data)):
             rejected.append(Rejected(_as_text(item.key), "its name is not UTF-8; rename the file"))
         else:
             listed.append(item)
-    # Whatever order they came in, the same one of two with one key is kept.
-    for item in sorted(listed, key=lambda sample: (sample.key, json.dumps(sample.data, sort_keys=True))):
-        if item.key in samples:
-            rejected.append(Rejected(item.key, "another sample has the same key"))
-        else:
-            samples[item.key] = item
+    for _, equal in groupby(sorted(listed, key=lambda sample: sample.key), key=lambda sample: sample.key):
+        first, *others = equal
+        if others:  # whatever order they came in, the same one is kept
+            first = min([first, *others], key=lambda sample: json.dumps(sample.data, sort_keys=True))
+        samples[first.key] = first
+        rejected += [Rejected(first.key, "another sample has the same key") for _ in others]
     ordered = sorted(samples.values(), key=lambda sample: rank(seed, sample.key, "order"))
     return ordered, sorted(rejected, key=lambda item: (item.key, item.reason))
 
@@ -153,6 +153,14 @@ def select(found: Iterable[Sample | Rejected], seed: int) -> tuple[list[Sample],
 def is_text(string: str) -> bool:
     """Whether ``string`` can be written as UTF-8; names of files may hold bytes that cannot."""
     return _as_text(string) == string
+
+
+def _is_text_throughout(value: Any) -> bool:
+    if isinstance(value, str):
+        return is_text(value)
+    if isinstance(value, Mapping):
+        return all(is_text(key) and _is_text_throughout(item) for key, item in value.items())
+    return not isinstance(value, list) or all(_is_text_throughout(item) for item in value)
 
 
 def _as_text(string: str) -> str:
@@ -185,16 +193,15 @@ def assign_splits(
         samples,
         key=lambda sample: (rank(seed, leaders.get(sample.key, sample.key), "split"), rank(seed, sample.key, "split")),
     )
-    start, filled, whole = 0, 0.0, sum(fractions.values())
+    start, filled, whole = 0, 0.0, math.fsum(fractions.values())
     chosen: dict[str, str] = {}
     for name, fraction in sorted(fractions.items(), key=lambda item: _conventional_order(item[0])):
         filled += fraction
-        end = max(start, round(filled / whole * len(drawn)))
-        while 0 < end < len(drawn) and leaders.get(drawn[end].key, end) == leaders.get(drawn[end - 1].key):
-            end += 1
+        end = _nearest_boundary(drawn, leaders, round(filled / whole * len(drawn)))
         if end <= start:
+            together = " (photos that show the same stay together)" if leaders else ""
             raise EmptySelectionError(
-                f"split '{name}' gets none of {len(samples)} samples at a fraction of {fraction:g}; "
+                f"split '{name}' gets none of {len(samples)} samples at a fraction of {fraction:g}{together}; "
                 "raise the fraction or the limit"
             )
         chosen.update((sample.key, name) for sample in drawn[start:end])
@@ -203,6 +210,20 @@ def assign_splits(
     for sample in samples:
         by_split[chosen[sample.key]].append(sample)
     return by_split
+
+
+def _nearest_boundary(drawn: Sequence[Sample], leaders: Mapping[str, str], place: int) -> int:
+    """The place nearest to ``place`` where no group of ``drawn`` is parted; the later of two."""
+
+    def parts(cut: int) -> bool:
+        return 0 < cut < len(drawn) and leaders.get(drawn[cut].key, "") == leaders.get(drawn[cut - 1].key)
+
+    before = after = place
+    while parts(after):
+        after += 1
+    while parts(before):
+        before -= 1
+    return after if after - place <= place - before else before
 
 
 def keep_one_of_each(

@@ -124,7 +124,7 @@ class SampleHandler(DatasetHandler):
         ``workers`` processes look for near-duplicates, where that is to be done.
         """
         options = self.options
-        self._take_read_files()
+        self.take_read_files()
         try:
             samples, rejected = select(self.samples(), options.seed)
         except BadSampleError as error:  # about a file that all samples hang on
@@ -148,7 +148,7 @@ class SampleHandler(DatasetHandler):
                 write_samples(work.plan, dataset, by_split, self.variations_of, options.examples_per_shard, recipe)
             ),
             rejected=tuple(rejected),
-            raw_files=tuple(self._take_read_files()),
+            raw_files=tuple(self.take_read_files()),
             removed=tuple(removed),
             near_duplicates=located(groups, by_split),
             **recipe,
@@ -165,12 +165,15 @@ class SampleHandler(DatasetHandler):
         from .selection.fingerprints import fingerprints
         from .selection.near_duplicates import near_duplicate_groups
 
-        numbers = near_duplicate_groups(fingerprints(self, samples, workers))
+        noted = self.take_read_files()
+        found = fingerprints(self, samples, workers)
+        self._read_files = noted + sorted({pair for _, files in found for pair in files})
+        numbers = near_duplicate_groups([number for number, _ in found])
         groups: dict[int, list[Sample]] = {}
         for number, sample in zip(numbers, samples, strict=True):
             groups.setdefault(number, []).append(sample)
-        found = [sorted(group, key=lambda sample: sample.key) for group in groups.values() if len(group) > 1]
-        return sorted(found, key=lambda group: group[0].key)
+        several = [sorted(group, key=lambda sample: sample.key) for group in groups.values() if len(group) > 1]
+        return sorted(several, key=lambda group: group[0].key)
 
     def make_shard(self, work: WorkFolder, shard: PlannedShard, done: Callable[[bool], None]) -> SealedShard:
         """Make and seal one shard of the plan in ``work``; ``done(usable)`` is called after each sample."""
@@ -178,7 +181,7 @@ class SampleHandler(DatasetHandler):
 
         def fill(writer: ShardWriter) -> None:
             for sample in load_samples(work.plan, shard):
-                self._take_read_files()
+                self.take_read_files()
                 self._counted = Counter()
                 mark = writer.mark()
                 try:
@@ -187,14 +190,14 @@ class SampleHandler(DatasetHandler):
                         self._counted.update(self.counters(example))
                 except BadSampleError as error:
                     writer.roll_back(mark)
-                    writer.quarantine(sample.key, str(error))
+                    writer.quarantine(sample.key, str(error), self.take_read_files())
                     done(False)
                     continue
                 except HandlerError:
                     raise
                 except Exception as error:
                     raise HandlerError(f"sample '{sample.key}': {type(error).__name__}: {error}") from error
-                writer.close_sample(sample.key, mark, self._counted, self._take_read_files())
+                writer.close_sample(sample.key, mark, self._counted, self.take_read_files())
                 done(True)
 
         return seal(work, shard, fill)
@@ -212,6 +215,7 @@ class SampleHandler(DatasetHandler):
 
         return decode_records(files, features_json(self.features()))
 
-    def _take_read_files(self) -> list[tuple[str, str]]:
+    def take_read_files(self) -> list[tuple[str, str]]:
+        """The files read since this was last asked, as (path below the raw root, sha256)."""
         taken, self._read_files = self._read_files, []
         return taken

@@ -1,6 +1,7 @@
 """Photos with masks: what the built-in handlers share, from a source picture to examples."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +13,6 @@ from .augmentation import Augmentation, Draws
 from .config import PhotoConfig
 from .errors import BadSampleError, HandlerError
 from .features import Feature, ImageFeature, TensorFeature, TextFeature, TextListFeature
-from .images import read_raw
 from .labels.clicks import STRATEGIES, distance_map, simulate_clicks
 from .labels.shapes import Matte, Polygons, Raster, box_through
 from .labels.trimap import trimap
@@ -26,6 +26,9 @@ from .statistics import count_example
 from .transforms.geometry import Geometry
 
 Array = npt.NDArray[np.uint8]
+
+#: Opacity within this many levels of none or all is taken for that in a trimap.
+_NEARLY = 5
 
 
 class SegmentationHandler(SampleHandler):
@@ -90,6 +93,7 @@ class SegmentationHandler(SampleHandler):
             if scene is None or self.load_is_random:
                 scene = self.load(sample, number, random)
                 self.count(scene.findings)
+                self.count(Counter(f"category:{item.category}" for item in scene.instances if item.category))
             yield self.make_example(sample, scene, Draws(random))
 
     def make_example(self, sample: Sample, scene: Scene, draws: Draws) -> dict[str, Any]:
@@ -129,7 +133,7 @@ class SegmentationHandler(SampleHandler):
         if "alpha" in wanted:
             example["alpha"] = alpha
         if "trimap" in wanted:
-            example["trimap"] = trimap(alpha, *self.options.trimap_widths)
+            example["trimap"] = trimap(alpha, *self.options.trimap_widths, tolerance=_NEARLY)
         if "clicks" in wanted:
             self._add_clicks(example, scene, geometry, border, draws)
         if "boxes" in wanted or "category" in wanted:
@@ -160,11 +164,11 @@ class SegmentationHandler(SampleHandler):
     def fingerprint(self, sample: Sample) -> int | None:
         """The perceptual hash of the photo named by ``sample.data["photo"]``, below the raw folder."""
         path = self.raw_data_path() / sample.data["photo"]
-        return perceptual_hash(Photo(read_raw(path), path.name).thumbnail(SIDE))
+        return perceptual_hash(Photo(self.read_raw(path), path.name).thumbnail(SIDE))
 
     def counters(self, example: Mapping[str, Any]) -> dict[str, int]:
         """What the statistics sum up."""
-        return count_example(example)
+        return count_example(example, self.options.subject_level)
 
 
 def _subject(scene: Scene, mask: Array) -> Array:

@@ -39,6 +39,7 @@ class SealedShard:
     samples_sha256: str
     counters: dict[str, int] = field(default_factory=dict)
     quarantine: tuple[tuple[str, str], ...] = ()  # (key, reason)
+    quarantined_files: tuple[tuple[str, str], ...] = ()  # raw files of these as (path, sha256)
     lineage: tuple[Lineage, ...] = ()
 
     def announcement(self) -> dict[str, Any]:
@@ -82,7 +83,8 @@ class WorkFolder:
         """The record of a shard that is sealed for this plan and still reads back as it was written, or None."""
         try:
             stored = read_json(self.sealed / f"{shard.file}.json")
-            stored["quarantine"] = tuple((key, reason) for key, reason in stored["quarantine"])
+            for name in ("quarantine", "quarantined_files"):
+                stored[name] = tuple((first, second) for first, second in stored[name])
             stored["lineage"] = tuple(
                 Lineage(item["key"], item["examples"], tuple((path, sha) for path, sha in item["files"]))
                 for item in stored["lineage"]
@@ -107,6 +109,7 @@ class ShardWriter:
         self._counters: Counter[str] = Counter()
         self._lineage: list[Lineage] = []
         self._quarantine: list[tuple[str, str]] = []
+        self._quarantined_files: list[tuple[str, str]] = []
 
     def mark(self) -> tuple[int, int, Any]:
         """Where the shard ends now, for `roll_back`."""
@@ -133,9 +136,10 @@ class ShardWriter:
         self._counters.update(counters)
         self._lineage.append(Lineage(key, self._examples - mark[1], tuple(raw_files)))
 
-    def quarantine(self, key: str, reason: str) -> None:
-        """List a sample that could not be used."""
+    def quarantine(self, key: str, reason: str, raw_files: list[tuple[str, str]]) -> None:
+        """List a sample that could not be used, and what was read to find that out."""
         self._quarantine.append((key, reason))
+        self._quarantined_files += raw_files
 
     def record(self) -> SealedShard:
         """What the shard holds so far."""
@@ -149,6 +153,7 @@ class ShardWriter:
             samples_sha256=self._shard.sha256,
             counters=dict(sorted(self._counters.items())),
             quarantine=tuple(self._quarantine),
+            quarantined_files=tuple(self._quarantined_files),
             lineage=tuple(self._lineage),
         )
 

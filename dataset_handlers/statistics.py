@@ -7,7 +7,7 @@ Counters are whole numbers, so that sums do not depend on their order. Names wit
     subject_share:00 … :19             masks by the share of the subject, in twentieths
     label:<n>                          pixels of mask label n, where labels are numbers of categories
     level_sum:<c>, square_sum:<c>, level_count   of channel c (0 red, 1 green, 2 blue), on every sixteenth row
-    category:<name>, cluster:<n>       instances of a category, examples of a cluster
+    category:<name>, cluster:<n>       instances of a category, before augmentation; examples of a cluster
     raw_masks, grey_masks, grey_pixels, mask_pixels    raw masks, those with levels besides 0 and 255, pixels of these
 """
 
@@ -25,10 +25,10 @@ _EVERY = 16
 _SQUARES = (np.arange(256, dtype=np.uint32) ** 2).astype(np.uint16)
 
 
-def count_example(example: Mapping[str, Any]) -> dict[str, int]:
-    """The counters of one example of a photo with a mask."""
+def count_example(example: Mapping[str, Any], subject_level: int = 1) -> dict[str, int]:
+    """The counters of one example of a photo with a mask, whose levels from ``subject_level`` on are the subject."""
     mask = example["mask"]
-    subject = cv2.countNonZero(mask)
+    subject = cv2.countNonZero(mask if subject_level == 1 else cv2.inRange(mask, subject_level, 255))
     counted = {"pixels": mask.size, "subject_pixels": subject}
     counted[f"subject_share:{min(_BINS - 1, _BINS * subject // mask.size):02}"] = 1
     if subject == 0:
@@ -37,8 +37,6 @@ def count_example(example: Mapping[str, Any]) -> dict[str, int]:
         counted["full_masks"] = 1
     if "image" in example:
         counted |= _levels(example["image"])
-    for category in example.get("category", ()):
-        counted[f"category:{category}"] = counted.get(f"category:{category}", 0) + 1
     if example.get("cluster") is not None:
         counted[f"cluster:{example['cluster']}"] = 1
     return counted

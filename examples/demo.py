@@ -16,10 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dataset_client import DatasetClientError, request_dataset
+from dataset_client import Dataset, DatasetClientError, request_dataset
+from dataset_handlers.authors.dataset import open_dataset
+from dataset_handlers.authors.preview import contact_sheet
 from dataset_server.settings import own_handlers
 from dataset_server.sources import declared_version
-from examples.contact_sheet import contact_sheet
 from training import FitOptions, TrainingError, launch_training
 
 MARKER = "made-by-the-demo.txt"
@@ -86,7 +87,7 @@ def run(output: Path, raw_root: Path | None, epochs: int) -> None:
         where = {"server_url": url, "cache_dir": output / "cache"}
         say(f"requesting 'composite' at version {version} from {url}")
         dataset = request_dataset("composite", version, composite, **where)
-        contact_sheet(dataset).save(output / "composite.png")
+        draw(dataset, output / "composite.png")
         say("requesting 'duts', then training a small U-Net on it")
         result = launch_training(
             "duts",
@@ -97,7 +98,7 @@ def run(output: Path, raw_root: Path | None, epochs: int) -> None:
             **where,
         )
         # Equal requests are answered from the cache: this one moves no data.
-        contact_sheet(request_dataset("duts", version, TRAINING, **where)).save(output / "duts.png")
+        draw(request_dataset("duts", version, TRAINING, **where), output / "duts.png")
     split, before, after = result.validation_split, result.iou_before, result.iou_after
     say(f"IoU on the split '{split}': {before:.3f} before, {after:.3f} after training")
     say(f"done in {time.monotonic() - started:.0f} s; look at:")
@@ -112,13 +113,23 @@ def run(output: Path, raw_root: Path | None, epochs: int) -> None:
 
 def prepare(output: Path) -> None:
     """An empty output folder, in place of an earlier demo's; a folder with anything else in it is left alone."""
-    marker = output / MARKER
     if output.exists() and any(output.iterdir()):
-        if not marker.is_file():
+        if not (output / MARKER).is_file():
             raise SystemExit(f"demo: {output} holds something else than an earlier demo; name another --output")
         shutil.rmtree(output)
+    mark(output)
+
+
+def mark(output: Path) -> None:
+    """Make the folder ``output`` and, if nothing is in it, let the next demo remove what will be."""
     output.mkdir(parents=True, exist_ok=True)
-    marker.write_text("Made by `make demo`, which removes this folder when it runs again.\n")
+    if not any(output.iterdir()):
+        (output / MARKER).write_text("Made by `make demo`, which removes this folder when it runs again.\n")
+
+
+def draw(dataset: Dataset, picture: Path) -> None:
+    """The first examples of each split, as `dataset-handlers preview` draws them."""
+    contact_sheet(open_dataset(dataset.path), count=8, columns=4).save(picture)
 
 
 def say(text: str) -> None:

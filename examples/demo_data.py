@@ -2,13 +2,14 @@
 
 The photographs are the ones scikit-image ships (public domain, CC0 or no known restrictions): an astronaut's portrait,
 a cat, a cup of coffee, a rocket, a retina, tissue, the Hubble deep field, grass, gravel, brick. Parts of them serve as
-backgrounds; the subjects on them are drawn: smooth blobs with a coloured, striped skin. A network can learn to find
-those in minutes.
+backgrounds; the subjects on them are drawn: smooth blobs with a coloured, striped skin, and balls. A network can learn
+to find those in minutes. Cut-outs, mattes and logos are drawn as well (`examples.drawn_subjects`).
 """
 
 import argparse
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import skimage
+
+from examples.drawn_subjects import CUTOUTS, MATTES, ball, icons
 
 Array = npt.NDArray[np.uint8]
 
@@ -32,6 +35,10 @@ PHOTOS = (
     "brick.png",
 )
 HEIGHT, WIDTH = 240, 320
+
+#: The raw folders there are; those of `DEMO` are what the demo and most tests need.
+DEMO = ("coco", "duts", "backgrounds")
+EVERY = (*DEMO, "cutouts", "mattes", "logos")
 
 
 def load_photos() -> list[Array]:
@@ -82,31 +89,75 @@ def draw_subject(photo: Array, points: npt.NDArray[np.float64], random: np.rando
     return np.rint(photo * (1 - alpha) + skin * alpha).astype(np.uint8), mask
 
 
-def make_coco(root: Path, photos: list[Array], random: np.random.Generator, train: int, validation: int) -> None:
-    """COCO's layout: the subjects are instances of the category 'figure', as polygons."""
+def make_coco(
+    root: Path,
+    photos: list[Array],
+    random: np.random.Generator,
+    train: int,
+    validation: int,
+    balls: np.random.Generator | None = None,
+) -> None:
+    """COCO's layout: blobs are instances of the category 'figure', as polygons.
+
+    With a generator for ``balls``, there is one of the category 'ball' beside most of them.
+    """
     for part, count in (("train2017", train), ("val2017", validation)):
         (root / part).mkdir(parents=True)
         images, annotations = [], []
         for number in range(1, count + 1):
             name = f"{number:012}.jpg"
             picture = part_of(photos[random.integers(len(photos))], random)
+            figures = []
             for _ in range(random.integers(1, 3)):
-                points = outline(random, HEIGHT, WIDTH)
-                picture, _mask = draw_subject(picture, points, random)
-                annotations.append(_annotation(len(annotations) + 1, number, points))
+                figures.append(outline(random, HEIGHT, WIDTH))
+                picture, _mask = draw_subject(picture, figures[-1], random)
+                annotations.append(_annotation(len(annotations) + 1, number, 1, figures[-1]))
+            if balls and (points := free_circle(balls, np.concatenate(figures))) is not None:
+                picture = draw_ball(picture, points, balls)
+                annotations.append(_annotation(len(annotations) + 1, number, 2, points))
             cv2.imwrite(str(root / part / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
             images.append({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
         content = {
             "info": {"description": "drawn subjects on photographs"},
             "images": images,
             "annotations": annotations,
-            "categories": [{"id": 1, "name": "figure"}],
+            "categories": [{"id": 1, "name": "figure"}, *([{"id": 2, "name": "ball"}] if balls else [])],
         }
         (root / "annotations").mkdir(exist_ok=True)
         (root / "annotations" / f"instances_{part}.json").write_text(json.dumps(content))
 
 
-def _annotation(number: int, image: int, points: npt.NDArray[np.float64]) -> dict[str, Any]:
+def free_circle(random: np.random.Generator, taken: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+    """A circle inside the picture, (48, 2) points x, y, that is clear of the outlines ``taken``; None if none is found.
+
+    Outlines are larger than the circle: it is in none of them if its centre is far from all of their points.
+    """
+    radius = random.uniform(14, 26)
+    for centre in random.uniform((radius, radius), (WIDTH - radius, HEIGHT - radius), (4, 2)):
+        inside = ((taken.min(0) < centre) & (centre < taken.max(0))).all()
+        if not inside and np.hypot(*(taken - centre).T).min() > radius + 6:
+            angles = np.linspace(0, 2 * math.pi, 48, endpoint=False)
+            return np.asarray(centre + radius * np.stack([np.cos(angles), np.sin(angles)], 1))
+    return None
+
+
+def draw_ball(photo: Array, points: npt.NDArray[np.float64], random: np.random.Generator) -> Array:
+    """``photo`` with a ball within the circle ``points``."""
+    centre, radius = points.mean(0), float(np.ptp(points[:, 0])) / 2
+    # The ball reaches 0.94 of the way to the rim of its picture.
+    scale = radius / 0.94 / 32
+    matrix = np.array([[scale, 0, centre[0] - 32 * scale], [0, scale, centre[1] - 32 * scale]])
+    drawn = cv2.warpAffine(ball(random, 64), matrix, (photo.shape[1], photo.shape[0]), flags=cv2.INTER_LINEAR)
+    return laid_over(photo, np.asarray(drawn, np.uint8))
+
+
+def laid_over(photo: Array, drawn: Array) -> Array:
+    """``photo`` (H, W, 3) under ``drawn`` (H, W, 4)."""
+    alpha = drawn[..., 3:] / 255
+    return np.rint(photo * (1 - alpha) + drawn[..., :3] * alpha).astype(np.uint8)
+
+
+def _annotation(number: int, image: int, category: int, points: npt.NDArray[np.float64]) -> dict[str, Any]:
     x, y = points[:, 0], points[:, 1]
     area = 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
     box = [float(x.min()), float(y.min()), float(np.ptp(x)), float(np.ptp(y))]
@@ -114,7 +165,7 @@ def _annotation(number: int, image: int, points: npt.NDArray[np.float64]) -> dic
     return {
         "id": number,
         "image_id": image,
-        "category_id": 1,
+        "category_id": category,
         "iscrowd": 0,
         "area": area,
         "bbox": box,
@@ -143,17 +194,64 @@ def make_backgrounds(root: Path, photos: list[Array], random: np.random.Generato
         cv2.imwrite(str(root / f"background_{number:03}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
-def make_raw_data(root: Path, *, train: int = 160, held_out: int = 40, seed: int = 0) -> None:
-    """A whole raw root: ``coco``, ``duts`` and ``backgrounds``, with ``train`` and ``held_out`` photos each."""
+def make_cutouts(root: Path, random: np.random.Generator, each: int) -> None:
+    """Folders of RGBA pictures, ``each`` of every kind."""
+    for kind, draw in CUTOUTS.items():
+        (root / kind).mkdir(parents=True)
+        for number in range(each):
+            cv2.imwrite(str(root / kind / f"{kind}_{number:02}.png"), draw(random, int(random.integers(120, 200))))
+
+
+def make_mattes(root: Path, photos: list[Array], random: np.random.Generator, each: int) -> None:
+    """Photos of furry, defocused and half transparent things, each with its true opacity."""
+    root.mkdir(parents=True)
+    for name, draw in MATTES.items():
+        for number in range(each):
+            drawn = draw(random, HEIGHT, WIDTH)
+            photo = laid_over(part_of(photos[random.integers(len(photos))], random), drawn)
+            cv2.imwrite(str(root / f"{name}_{number:02}.png"), photo)
+            cv2.imwrite(str(root / f"{name}_{number:02}_alpha.png"), drawn[..., 3])
+
+
+def make_logos(root: Path) -> None:
+    """RGBA icons, named for what they show."""
+    root.mkdir(parents=True)
+    for name, icon in icons().items():
+        cv2.imwrite(str(root / f"{name}.png"), icon)
+
+
+def make_raw_data(
+    root: Path,
+    *,
+    train: int = 160,
+    held_out: int = 40,
+    seed: int = 0,
+    folders: Collection[str] = DEMO,
+    balls: bool = False,
+) -> None:
+    """A raw root with those ``folders`` of `EVERY`; ``train`` and ``held_out`` photos in each of coco and duts.
+
+    ``balls`` are a second category in coco, beside its figures.
+    """
     cv2.setNumThreads(0)
     photos = load_photos()
     random = np.random.default_rng(seed)
-    make_coco(root / "coco", photos, random, train, held_out)
-    make_duts(root / "duts", photos, random, train, held_out)
-    make_backgrounds(root / "backgrounds", photos, random, 2 * len(photos))
+    more = random.spawn(3)  # what is drawn for one folder does not depend on the others
+    if "coco" in folders:
+        make_coco(root / "coco", photos, random, train, held_out, more[2] if balls else None)
+    if "duts" in folders:
+        make_duts(root / "duts", photos, random, train, held_out)
+    if "backgrounds" in folders:
+        make_backgrounds(root / "backgrounds", photos, random, 2 * len(photos))
+    if "cutouts" in folders:
+        make_cutouts(root / "cutouts", more[0], 8)
+    if "mattes" in folders:
+        make_mattes(root / "mattes", photos, more[1], 2)
+    if "logos" in folders:
+        make_logos(root / "logos")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where to make it; must not exist")
-    make_raw_data(parser.parse_args().folder)
+    make_raw_data(parser.parse_args().folder, folders=EVERY, balls=True)

@@ -54,8 +54,7 @@ def test_commands_exist(line):
     if program == "make":
         assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return
-    subcommand = [] if Path(program).name == "dataset-handlers" else arguments[:1]
-    command = [str(Path(sys.executable).with_name(Path(program).name)), *subcommand, "--help"]
+    command = [str(Path(sys.executable).with_name(Path(program).name)), *arguments[:1], "--help"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     for option in (argument for argument in arguments if argument.startswith("--")):

@@ -4,6 +4,7 @@ Polygons are moved by their vertices and drawn once, at the output's size: sharp
 quicker. Drawn through no geometry they are what pycocotools draws, to the pixel.
 """
 
+import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,8 +89,8 @@ class Matte:
         return warp(self.alpha, geometry, border=border)
 
     def box(self) -> Box | None:
-        """The extent of what is not transparent."""
-        return bounding_box(self.alpha)
+        """The extent of what is at least half opaque."""
+        return bounding_box(np.asarray(cv2.inRange(self.alpha, 128, 255), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Polygons:
 
     def draw(self, geometry: Geometry, border: int = cv2.BORDER_REFLECT) -> Mask:
         """The union through ``geometry``, 0 and 255; raises `BadSampleError` for what cannot be drawn."""
-        polygons, runs = self._parts()
+        polygons, runs = self._parts
         moved = None if runs else _moved(polygons, self.size, geometry, border)
         if moved is None:
             return warp(_drawn(self._encoded()), geometry, nearest=True, border=border)
@@ -109,7 +110,7 @@ class Polygons:
 
     def box(self) -> Box | None:
         """The extent of all polygons and runs, within the picture."""
-        polygons, runs = self._parts()
+        polygons, runs = self._parts
         boxes = [_extent(polygon, self.size) for polygon in polygons]
         boxes += [bounding_box(_drawn(code)) for code in runs]
         found = [box for box in boxes if box is not None]
@@ -117,7 +118,7 @@ class Polygons:
 
     def box_through(self, geometry: Geometry) -> Box | None:
         """The extent of all polygons after ``geometry``, within its output; runs are drawn for it."""
-        polygons, runs = self._parts()
+        polygons, runs = self._parts
         moved = None if runs else _moved(polygons, self.size, geometry, cv2.BORDER_CONSTANT)
         if moved is None:
             return bounding_box(self.draw(geometry, cv2.BORDER_CONSTANT))
@@ -127,6 +128,7 @@ class Polygons:
         """Pixels of the picture it covers; raises `BadSampleError` for what cannot be drawn."""
         return int(rle.area(self._encoded()))
 
+    @functools.cached_property
     def _parts(self) -> tuple[list[Points], list[Any]]:
         """Polygons as (N, 2) points, and encoded runs; raises `BadSampleError` for what is neither."""
         polygons: list[Points] = []
@@ -143,7 +145,7 @@ class Polygons:
         return polygons, runs
 
     def _encoded(self) -> Any:
-        polygons, runs = self._parts()
+        polygons, runs = self._parts
         return rle.merge([*(_runs_of(polygons, self.size) if polygons else []), *runs])
 
 
@@ -171,7 +173,8 @@ def box_through(shape: Shape, geometry: Geometry) -> Box | None:
     if isinstance(shape, Polygons):
         return shape.box_through(geometry)
     if isinstance(shape, Matte):  # as it is drawn, opacity is blurred a pixel or two beyond its edge
-        return bounding_box(warp(shape.alpha, geometry, nearest=True, border=cv2.BORDER_CONSTANT))
+        drawn = warp(shape.alpha, geometry, nearest=True, border=cv2.BORDER_CONSTANT)
+        return bounding_box(np.asarray(cv2.inRange(drawn, 128, 255), np.uint8))
     return bounding_box(shape.draw(geometry, cv2.BORDER_CONSTANT))
 
 
@@ -278,6 +281,8 @@ def _encoded_runs(segmentation: Any, size: Size) -> Any:
         raise ValueError(f"it is a mask of {segmentation['size']}, the photo is [{height}, {width}]")
     counts = segmentation["counts"]
     runs = counts if isinstance(counts, list) else _runs(counts)
+    if not all(isinstance(run, int) for run in runs):
+        raise ValueError("its runs are no whole numbers")
     if sum(runs) != height * width or min(runs) < 0:
         raise ValueError(f"its runs cover {sum(runs)} pixels, the photo has {height * width}")
     return rle.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation

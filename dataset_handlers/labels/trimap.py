@@ -22,14 +22,17 @@ BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 _LARGEST_DISC = 7
 
 
-def trimap(alpha: Array, inner: float, outer: float) -> Array:
+def trimap(alpha: Array, inner: float, outer: float, tolerance: int = 0) -> Array:
     """The trimap of ``alpha``, (H, W) uint8, as (H, W) uint8 of 0, 128 and 255.
 
     Unknown is every pixel
 
     - of fractional alpha, 1 to 254,
     - of alpha 255 whose nearest pixel below 255 is at most ``inner`` pixels away,
-    - of alpha 0 whose nearest pixel above 0 is at most ``outer`` pixels away.
+    - of alpha 0 whose nearest pixel above 0 is at most ``outer`` pixels away,
+
+    where alpha within ``tolerance`` levels of 0 or 255 (0 to 127) counts as these: mattes that were measured are
+    seldom quite opaque.
 
     Widths are 0 or more, and may be fractional: 1 adds the four neighbours of the edge, 1.5 the eight; below 1 adds
     nothing, so a mask of 0 and 255 has no unknown at 0, 0. Raises `ValueError` for another dtype or shape, for an
@@ -40,8 +43,10 @@ def trimap(alpha: Array, inner: float, outer: float) -> Array:
     for name, width in (("inner", inner), ("outer", outer)):
         if not (math.isfinite(width) and width >= 0):
             raise ValueError(f"{name} is a width in pixels, 0 or more, not {width}")
-    not_background = grow(_binary(alpha > 0), math.floor(outer * outer))
-    not_foreground = grow(_binary(alpha < 255), math.floor(inner * inner))
+    if not 0 <= tolerance <= 127:
+        raise ValueError(f"the tolerance is 0 to 127 levels, not {tolerance}")
+    not_background = grow(_binary(alpha > tolerance), math.floor(outer * outer))
+    not_foreground = grow(_binary(alpha < 255 - tolerance), math.floor(inner * inner))
     # Foreground is never background: its 255 covers the 128 that it has of the first.
     return np.asarray(not_background & UNKNOWN | ~not_foreground, np.uint8)
 

@@ -68,13 +68,18 @@ def scaling(x: float, y: float) -> Matrix:
 
 def rotation(degrees: float) -> Matrix:
     """Rotate about the origin, counter-clockwise as seen (rows grow downwards)."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    cos, sin = _rounded(math.cos(math.radians(degrees))), _rounded(math.sin(math.radians(degrees)))
     return np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float64)
 
 
 def shearing(degrees: float) -> Matrix:
     """Slant upright lines by an angle in (-90, 90); positive leans what is above the origin to the right."""
-    return np.array([[1, -math.tan(math.radians(degrees)), 0], [0, 1, 0], [0, 0, 1]], np.float64)
+    return np.array([[1, -_rounded(math.tan(math.radians(degrees))), 0], [0, 1, 0], [0, 0, 1]], np.float64)
+
+
+def _rounded(number: float) -> float:
+    """What C libraries agree on: the last bits of sines differ with a processor's fused multiplication."""
+    return round(number, 12)
 
 
 def compose(*matrices: Matrix) -> Matrix:

@@ -74,7 +74,8 @@ def plan_sampling(geometry: Geometry, source: Size, *, dct: bool, mirrored: bool
     extents = [(min(point[axis] for point in seen), max(point[axis] for point in seen)) for axis in (0, 1)]
     lengths = (source[1], source[0])
     # Averages would mirror at the last whole block, not at the frame: where that shows, only the Gaussian filters.
-    allowed = [high <= length or not mirrored for (_, high), length in zip(extents, lengths, strict=True)]
+    # (The inverse of a plain resize ends a last bit beyond the frame, as often as not.)
+    allowed = [high <= length + 1e-6 or not mirrored for (_, high), length in zip(extents, lengths, strict=True)]
 
     def whole(axis: int, factor: int) -> bool:
         return allowed[axis] or lengths[axis] % factor == 0

@@ -46,6 +46,85 @@ def test_a_dataset_from_request_to_arrays(ask):
     dataset.verify()
 
 
+#: Every built-in handler, with all that it can say of an example.
+CANVAS = {"image_size": [120, 160], "image_encoding": "png", "splits": {"train": 0.75, "validation": 0.25}}
+PHOTO = ["image", "trimap", "clicks", "source_id"]
+INSTANCES = [*PHOTO, "boxes", "category"]
+EVERYTHING = {
+    "coco": {"input_attributes": INSTANCES, "categories": ["figure", "ball"]},
+    "duts": {"input_attributes": PHOTO},
+    "cutouts": {
+        "input_attributes": [*INSTANCES, "alpha", "cluster"],
+        "category_from": "folder",
+        "items_per_picture": [1, 3],
+        "clusters": 4,
+        "balance": 1.0,
+    },
+    "mattes": {"input_attributes": [*PHOTO, "alpha"], "variations_per_sample": 2, "rotation": [-20, 20]},
+    "composite": {
+        "input_attributes": [*INSTANCES, "alpha"],
+        "subjects": "cutouts",
+        "category_from": "folder",
+        "subjects_per_picture": [1, 3],
+        "match_light": 0.5,
+    },
+    "logos": {
+        "input_attributes": [*INSTANCES, "alpha"],
+        "logos_per_picture": [1, 3],
+        "match_light": 0.5,
+        "logo_scale": [0.06, 0.3],
+        "splits": {"train": 1.0},  # a third of the backgrounds are textures, with no surface to set anything on
+    },
+}
+KINDS = {"balls", "flowers", "leaves", "stars"}
+CATEGORIES = {
+    "coco": {"figure", "ball"},
+    "cutouts": KINDS,
+    "composite": KINDS,
+    "logos": {"arrow", "cross", "heart", "house", "letter", "play", "star", "target"},
+}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_every_handler_says_all_it_knows(ask, name):
+    dataset = ask(name, config={**CANVAS, **EVERYTHING[name]})
+    dataset.verify()
+    categories, clusters = [], []
+    for split, count in dataset.splits.items():
+        examples = list(dataset.as_numpy_iterator(split))
+        assert len(examples) == count > 0
+        for example in examples:
+            check_labels(example)
+            categories += example.get("category", [])
+            clusters += [int(example["cluster"])] if "cluster" in example else []
+    assert set(categories) == CATEGORIES.get(name, set())
+    assert set(clusters) == (set(range(4)) if name == "cutouts" else set())
+
+
+def check_labels(example):
+    """All labels of an example speak of the same subjects."""
+    mask, trimap = example["mask"], example["trimap"]
+    assert example["image"].shape == (120, 160, 3)
+    assert mask.shape == trimap.shape == example["positive_clicks"].shape == (120, 160, 1)
+    assert set(np.unique(mask)) == {0, 255}
+    assert (mask[trimap == 255] == 255).all()
+    assert (mask[trimap == 0] == 0).all()
+    assert (mask[example["positive_clicks"] == 0] == 255).all()
+    assert (mask[example["negative_clicks"] == 0] == 0).all()
+    if "alpha" in example:
+        agree = (example["alpha"] >= 128) == (mask == 255)
+        assert agree.mean() > 0.97  # one is resampled linearly, the other by its nearest pixel
+    if "boxes" in example:
+        boxes = example["boxes"]
+        assert boxes.shape == (len(example["category"]), 4)
+        assert (boxes >= 0).all()
+        assert (boxes <= 1).all()
+        rows, columns = np.nonzero(mask[..., 0])
+        around = np.array([rows.min() / 120, columns.min() / 160, (rows.max() + 1) / 120, (columns.max() + 1) / 160])
+        together = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+        np.testing.assert_allclose(together, around, atol=1.01 / 120)
+
+
 def test_the_second_call_comes_from_the_cache(ask, server):
     first = ask(config={**CONFIG, "seed": 3})
     # Another spelling of the same is the same dataset, and nothing is fetched twice.

@@ -85,9 +85,9 @@ def test_soft_edges_are_the_publishers_levels(real_raw, tmp_path):
         mask = decode(fields["mask"][0])
         np.testing.assert_array_equal(mask, grey)
         levels |= set(np.unique(mask))
-        # With no width, what is unknown is what is between.
+        # With no width, what is unknown is what is between, but for the last levels.
         np.testing.assert_array_equal(
-            decode(fields["trimap"][0]), np.where(grey == 0, 0, np.where(grey == 255, 255, 128))
+            decode(fields["trimap"][0]), np.where(grey <= 5, 0, np.where(grey >= 250, 255, 128))
         )
     assert len(levels) > 20
 
@@ -97,7 +97,7 @@ def test_trimaps_and_clicks_are_of_the_mask_that_is_written(real_raw, tmp_path):
     config |= {"input_attributes": ["image", "trimap", "clicks"], "trimap_widths": [3.0, 6.0]}
     for fields in fields_of(CocoHandler, config, real_raw, tmp_path).values():
         mask = decode(fields["mask"][0])
-        np.testing.assert_array_equal(decode(fields["trimap"][0]), trimap(mask, 3.0, 6.0))
+        np.testing.assert_array_equal(decode(fields["trimap"][0]), trimap(mask, 3.0, 6.0, tolerance=5))
         positive, negative = (decode(fields[f"{kind}_clicks"][0]) for kind in ("positive", "negative"))
         assert positive.shape == negative.shape == mask.shape
         if mask.any():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dataset_handlers.augmentation import RANGED, Augmentation, AugmentationOptions, Draws
+from dataset_handlers.augmentation import _PLACES, RANGED, Augmentation, AugmentationOptions, Draws
 from dataset_handlers.coco import CocoHandler
 from dataset_handlers.config import PhotoConfig, check_config
 from dataset_handlers.errors import BadSampleError, ConfigRefusedError
@@ -212,6 +212,34 @@ def test_every_option_is_described_with_its_unit():
         assert option["doc"].endswith((".", "]")), name
         assert "type" in option
         assert "default" in option
-    without_unit = {"scale", "gamma", "contrast", "saturation", "clahe"}  # factors
-    for name in set(RANGED) - without_unit:
-        assert options[name]["type"]["unit"], name
+    for name in RANGED:
+        limits = options[name]["type"]["range"]
+        assert limits["unit"], name
+        assert limits["minimum"] < limits["maximum"], name
+        assert f"Within {limits['minimum']:g} and {limits['maximum']:g}." in options[name]["doc"]
+        for value in ([limits["minimum"] - 1, limits["maximum"]], [limits["minimum"], limits["maximum"] + 1]):
+            with pytest.raises(ConfigRefusedError, match=name):
+                CocoHandler({name: value}, "raw")
+
+
+def test_what_is_done_to_photos_is_idle_where_none_is_written():
+    bare = {"input_attributes": ["trimap"]}
+    loud = {"exposure": [-1, 1], "noise": [0, 9], "equalize": 0.5, "dropout": [0.1, 0.2], "dropout_count": 3}
+    effective = [CocoHandler(config, "raw").options.effective() for config in (bare, bare | loud)]
+    assert effective[0] == effective[1]
+    assert CocoHandler({"rotation": [-5, 5], **bare}, "raw").options.effective() != effective[0]
+
+
+def test_a_crop_of_the_whole_is_none():
+    whole = {"image_size": [64, 96]}
+    cropped = whole | {"crop_size": [64, 96], "crop_mode": "subject"}
+    effective = [CocoHandler(config, "raw").options.effective() for config in (whole, cropped)]
+    assert effective[0] == effective[1]
+
+
+def test_a_use_at_the_end_would_change_nothing_for_the_others():
+    drawn = np.random.default_rng(3).random((40, 2))
+    draws = Draws(np.random.default_rng(3))
+    assert draws.number("flip_vertical") == drawn[1, 0]
+    assert draws.happens("hue", float(np.nextafter(drawn[_PLACES["hue"], 1], 1)))
+    assert not draws.happens("hue", float(drawn[_PLACES["hue"], 1]))

@@ -27,7 +27,7 @@ from PIL import Image
 from dataset_handlers.coco import CocoHandler
 from dataset_handlers.duts import DutsHandler
 from dataset_handlers.shards import WorkFolder
-from tests.handlers.support import examples_of, make, quarantined
+from tests.handlers.support import examples_of, make, plan_and_build, quarantined
 
 PHOTO = np.ascontiguousarray(skimage.data.astronaut()[60:156, 150:278])
 GREY = np.ascontiguousarray(PHOTO[..., 1])
@@ -262,10 +262,10 @@ def test_annotations_listed_twice_count_once_and_others_of_one_id_are_two(coco, 
     assert len(list(CocoHandler(config, str(tmp_path / "raw")).samples())) == 1
 
 
-def test_photos_without_annotations_and_annotations_without_image_are_passed_over(coco):
+def test_photos_without_annotations_are_no_samples_and_annotations_without_image_are_listed(coco):
     made, rejected = coco([image_of(1), image_of(2)], [square(1, 1), square(7, 99)])
     assert set(made) == {"val2017/1"}
-    assert rejected == {}
+    assert rejected == {"val2017/99": "instances_val2017.json: annotations of image 99, which is not listed"}
 
 
 def test_polygons_that_leave_the_photo_are_cut_at_its_frame(coco):
@@ -280,3 +280,73 @@ def test_a_polygon_outside_of_the_photo_is_quarantined(coco):
     made, rejected = coco([image_of(1), image_of(2)], [square(1, 1, x=50), square(2, 2)])
     assert set(made) == {"val2017/2"}
     assert rejected == {"val2017/1": "1.png: no subject is within the photo"}
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (image_of(1) | {"height": float("inf")}, "lacks"),
+        (image_of(1) | {"height": 0}, "0"),
+        (image_of(1, name="a.png") | {"id": "one"}, None),
+    ],
+    ids=["endless", "flat", "an id that is text"],
+)
+def test_an_image_that_is_odd_spoils_no_other(coco, image, reason):
+    made, rejected = coco([image, image_of(2)], [square(1, image["id"]), square(2, 2)])
+    assert "val2017/2" in made
+    assert all(reason in said for said in rejected.values()) if reason else not rejected
+
+
+def test_names_no_file_can_have_are_listed(tmp_path, coco):
+    made, _ = coco([image_of(1), image_of(2)], [square(1, 1), square(2, 2)])
+    assert len(made) == 2
+    file = tmp_path / "raw" / "coco" / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = "a\0.png"
+    content["images"].append(image_of(3) | {"file_name": "b.\ud800"})
+    content["annotations"].append(square(3, 3))
+    file.write_text(json.dumps(content))
+    config = {**CONFIG, "categories": ["thing"]}
+    plan, sealed = make(CocoHandler, config, tmp_path / "raw", tmp_path / "again")
+    assert [item.reason for item in plan.rejected] == ["its name is not UTF-8; rename the file"]
+    (reason,) = quarantined(sealed).values()
+    assert "null byte" in reason
+    assert len(examples_of(tmp_path / "again", sealed)) == 1
+
+
+def test_a_subject_of_two_points_is_passed_over_where_there_is_another(coco):
+    line = square(2, 1) | {"segmentation": [[1, 1, 9, 9]]}
+    made, rejected = coco([image_of(1)], [square(1, 1), line])
+    assert not rejected
+    assert int((made["val2017/1"]["mask"] > 0).sum()) == 100
+
+
+def test_levels_of_32_bits_are_refused(tmp_path):
+    for kind in (np.int32, np.float32):
+        raw = duts(tmp_path / kind.__name__, encoded(Image.fromarray(GREY.astype(kind)), "TIFF"), ending="jpg")
+        assert "32 bits" in built(tmp_path / f"{kind.__name__}-built", raw)
+
+
+def test_a_faint_halo_is_no_subject(tmp_path):
+    soft = np.full(GREY.shape, 3, np.uint8)
+    soft[20:70, 30:90] = 255
+    raw = duts(tmp_path, encoded(PHOTO, "PNG"), encoded(soft, "PNG"), ending="png")
+    handler = DutsHandler({"mask_edges": "soft"}, str(raw))
+    (sample,) = [item for item in handler.samples() if item.key == "DUTS-TR/a"]
+    scene = handler.load(sample, 0, np.random.default_rng(0))
+    assert scene.mask.box() == (30, 20, 90, 70)
+    counted = handler.counters({"mask": soft})
+    assert counted["subject_pixels"] == 50 * 60
+
+
+def test_files_of_what_is_quarantined_are_part_of_the_raw_data(tmp_path):
+    digests = []
+    for cut in (500, 600):
+        folder = tmp_path / str(cut)
+        raw = duts(folder, JPEG[:cut])
+        made = plan_and_build(folder / "work", dataset="duts", config=CONFIG, raw_root=raw)
+        assert made.status == 0, made.log
+        manifest = json.loads((folder / "work" / "dataset" / "manifest.json").read_bytes())
+        assert len(manifest["quarantine"]) == 1
+        digests.append(manifest["raw_data"]["sha256"])
+    assert digests[0] != digests[1]

@@ -533,7 +533,7 @@ def test_a_shard_made_twice_in_one_process_reads_its_files_twice(some, tmp_path)
     sample = min(handler.samples(), key=lambda item: item.key)
     for _ in range(2):
         assert len(list(handler.examples(sample, SampleRandom(0, sample.key)))) == 2
-        assert [path for path, _ in handler._take_read_files()] == ["cutouts/00.png"]
+        assert [path for path, _ in handler.take_read_files()] == ["cutouts/00.png"]
 
 
 def test_soft_masks(some, tmp_path):

@@ -95,7 +95,7 @@ def test_statistics_are_those_of_the_examples(made):
             "full_masks": sum(mask.all() for mask in masks),
         }
         expected |= {name: count for name, count in optional.items() if count}
-        of_raw_files = {"raw_masks", "grey_masks", "grey_pixels", "mask_pixels"}
+        of_raw_files = {"raw_masks", "grey_masks", "grey_pixels", "mask_pixels", "categories"}
         assert {name: value for name, value in statistics.items() if name not in of_raw_files} == expected
 
 

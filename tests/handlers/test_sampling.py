@@ -223,3 +223,14 @@ def test_the_frame_is_where_masks_end():
         geometry = augmentation((30, 41), image_size=(97, 89), crop_size=None, resize_mode="fit", **options)
         mask = warp(ones, geometry, nearest=True, border=cv2.BORDER_CONSTANT) > 0
         assert (shows_frame(geometry, (30, 41)) != mask).mean() <= 1e-3
+
+
+@pytest.mark.parametrize("mirror", [(False, False), (True, True)])
+def test_a_plain_resize_of_any_size_is_decoded_small(mirror):
+    # The inverse of the matrix often ends a last bit beyond the frame; that is not outside of it.
+    random = np.random.default_rng(0)
+    for height, width in random.integers(700, 6000, (300, 2)).tolist():
+        geometry = augmentation((height, width), image_size=(300, 320), crop_size=None, mirror=mirror)
+        sampling = plan_sampling(geometry, (height, width), dct=True)
+        assert sampling.dct_scale > 1, (height, width)
+        assert max(sampling.sigma) < 1, (height, width)

@@ -1,7 +1,9 @@
 """Near-duplicates never straddle splits that are drawn, are reported where they do, and removed on request."""
 
 import json
+import os
 import shutil
+import signal
 
 import cv2
 import numpy as np
@@ -10,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_handlers.duts import DutsHandler
-from dataset_handlers.errors import EmptySelectionError
+from dataset_handlers.errors import EmptySelectionError, RawDataError, WorkerDiedError
+from dataset_handlers.metadata import write_metadata
 from dataset_handlers.plan import Plan, Rejected, Sample, assign_splits, keep_one_of_each, load_samples
+from dataset_handlers.selection.fingerprints import fingerprints
 from dataset_handlers.shards import WorkFolder
 from tests.handlers.support import plan_and_build
 
@@ -140,3 +144,51 @@ def test_removed_they_are_listed_and_gone(raw_with_copies, tmp_path):
 def test_a_single_split_is_not_looked_through(raw_with_copies, tmp_path, monkeypatch):
     monkeypatch.setattr(DutsHandler, "fingerprint", lambda *_: pytest.fail("hashed for nothing"))
     plan_of(raw_with_copies, tmp_path / "work", splits={"train": 1})
+
+
+def test_the_order_fractions_are_named_in_means_nothing():
+    samples = [Sample(f"photo-{number}") for number in range(25)]
+    one, other = {"train": 0.1, "validation": 0.2, "test": 0.7}, {"test": 0.7, "validation": 0.2, "train": 0.1}
+    assert assign_splits(samples, one, 0) == assign_splits(samples, other, 0)
+    configs = [json.dumps(DutsHandler({"splits": splits}, "raw").options.effective()) for splits in (one, other)]
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_group_falls_to_the_side_it_is_more_on(seed):
+    samples, leaders = pairs_of(10, [range(4)])
+    by_split = assign_splits(samples, {"train": 0.5, "test": 0.5}, seed, (), leaders)
+    assert abs(len(by_split["train"]) - 5) <= 2
+
+
+class Mortal(DutsHandler):
+    """A handler whose photos end the process that looks at them."""
+
+    def fingerprint(self, sample):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_a_process_that_dies_over_a_photo_ends_the_plan(tmp_path):
+    samples = [Sample(f"DUTS-TR/{number}", {"photo": "x.jpg"}) for number in range(1100)]
+    with pytest.raises(WorkerDiedError, match="near-duplicates"):
+        fingerprints(Mortal({}, str(tmp_path)), samples, 2)
+
+
+def test_two_processes_find_what_one_does(raw_root):
+    handler = DutsHandler({}, str(raw_root))
+    samples = [item for item in handler.samples() if isinstance(item, Sample)] * 40
+    assert len(samples) > 1000
+    assert fingerprints(handler, samples, 2) == fingerprints(handler, samples, 1)
+
+
+def test_a_photo_that_changes_between_plan_and_build_is_noticed(raw_with_copies, tmp_path):
+    config = {"image_size": [32, 32]}
+    handler = DutsHandler(config, str(raw_with_copies))
+    work = WorkFolder(tmp_path / "work")
+    work.create()
+    plan = handler.plan("duts", work)
+    photo = min((raw_with_copies / "duts" / "DUTS-TR" / "DUTS-TR-Image").iterdir())
+    cv2.imwrite(str(photo), cv2.flip(cv2.imread(str(photo)), 1))
+    sealed = [handler.make_shard(work, shard, lambda _: None) for shard in plan.shards]
+    with pytest.raises(RawDataError, match=f"{photo.name} changed while"):
+        write_metadata(work, plan, sealed)

@@ -131,3 +131,18 @@ def test_beside_the_trimap_a_person_painted(real_raw):
     np.testing.assert_array_equal(narrow[known], painted[known])
     assert (narrow == 128).mean() < (painted == 102).mean()
     assert (wide[~known] == 128).all()
+
+
+def test_nearly_opaque_is_opaque_within_the_tolerance():
+    alpha = np.array([[0, 5, 6, 128, 249, 250, 255]], np.uint8)
+    assert trimap(alpha, 0, 0, tolerance=5).tolist() == [[0, 0, 128, 128, 128, 255, 255]]
+    assert trimap(alpha, 0, 0).tolist() == [[0, 128, 128, 128, 128, 128, 255]]
+    for tolerance in (-1, 128):
+        with pytest.raises(ValueError, match="tolerance"):
+            trimap(alpha, 0, 0, tolerance)
+
+
+def test_the_inside_of_a_measured_matte_is_known(real_raw):
+    alpha = cv2.imread(str(real_raw / "mattes" / "lemur_alpha.png"), cv2.IMREAD_GRAYSCALE)
+    strict, tolerant = ((trimap(alpha, 5, 5, tolerance) == 128).mean() for tolerance in (0, 5))
+    assert tolerant < 0.5 * strict
