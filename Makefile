@@ -27,7 +27,7 @@ demo: install  ## serve, request, train, show: two datasets from start to finish
 	$(BIN)/python -m examples.demo $(if $(RAW),--raw-root $(RAW))
 
 test: install  ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install  ## what CI checks besides the tests: formatting, lint, types, layering
 	$(BIN)/ruff format --check .

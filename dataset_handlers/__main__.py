@@ -43,8 +43,8 @@ example:
   dataset-handlers plan --dataset duts --config config.json --raw-root RAW --work-dir OUT
 """
 _BUILD = """\
-A build that was interrupted goes on where it was. It does not notice that a handler's code was changed meanwhile:
-give an edited handler another --work-dir.
+A build that was interrupted goes on where it was. It notices neither that a handler's code was changed meanwhile nor
+that raw files came or changed: give an edited handler, or other raw data, another --work-dir.
 
 examples:
   dataset-handlers build --dataset duts --raw-root RAW --work-dir OUT
@@ -146,10 +146,10 @@ def _parse(arguments: list[str] | None) -> tuple[argparse.ArgumentParser, argpar
 def _command(options: argparse.Namespace) -> Callable[[dict[str, Any], Emit], None]:
     from .commands import COMMANDS
 
-    if options.command == "build" and options.request is None:
-        from .authors.building import plan_and_build
+    if options.command in ("plan", "build") and options.request is None:
+        from .authors.building import plan, plan_and_build
 
-        return plan_and_build
+        return plan if options.command == "plan" else plan_and_build
     return COMMANDS[options.command]
 
 

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadSampleError, ConfigRefusedError, RawDataError
-from .plan import is_text
+from .files import is_readable
+from .photo import Photo
+from .plan import Sample, is_text
 from .rng import rank
 from .sample_handler import SampleHandler
+from .selection.near_duplicates import SIDE, near_duplicate_groups, perceptual_hash
 
 _PHOTOS = {".jpg", ".jpeg", ".png"}
 
 
 def photos_in(folder: Path) -> list[str]:
     """Names of the photos in a folder; raises `RawDataError` if there is none."""
-    names = (path.name for path in folder.iterdir() if path.suffix.lower() in _PHOTOS) if folder.is_dir() else ()
+    paths = folder.iterdir() if folder.is_dir() else ()
+    names = (path.name for path in paths if path.suffix.lower() in _PHOTOS and is_readable(path))
     if not (found := sorted(filter(is_text, names))):
         raise RawDataError(
             f"there is no photo in the raw folder '{folder.name}'; put background photos (.jpg, .png) there"
@@ -65,24 +69,57 @@ def _without(data: bytes, name: str, part: str, categories: set[str]) -> list[st
     return [f"{part}/{photo}" for photo in photos if is_text(photo) and ".." not in photo and not photo.startswith("/")]
 
 
-def share_out(photos: Sequence[str], sizes: Mapping[str, int], seed: int) -> dict[str, list[str]]:
+def shared_backgrounds(
+    handler: SampleHandler, root: Path, photos: Sequence[str], by_split: Mapping[str, Sequence[Sample]]
+) -> dict[str, list[str]]:
+    """``photos``, paths below ``root``, shared out between the splits; copies of one photo go to one split.
+
+    Copies are looked for unless ``near_duplicates`` says 'ignore', or there is one split.
+    """
+    options = handler.options
+    sizes = {split: len(samples) for split, samples in by_split.items()}
+    alike = {} if options.near_duplicates == "ignore" or len(sizes) < 2 else _alike(handler, root, photos)
+    return share_out(photos, sizes, options.seed, alike)
+
+
+def _alike(handler: SampleHandler, root: Path, photos: Sequence[str]) -> dict[str, str]:
+    """Each photo with the first that shows the same (`selection.near_duplicates`); by itself if it cannot be read."""
+
+    def fingerprint(path: Path) -> int | None:
+        try:
+            return perceptual_hash(Photo(handler.read_raw(path), path.name, upright=True).thumbnail(SIDE))
+        except BadSampleError:
+            return None  # where it is needed, another one will be taken
+
+    numbers = near_duplicate_groups([fingerprint(root / photo) for photo in photos])
+    return {photo: photos[number] for photo, number in zip(photos, numbers, strict=True)}
+
+
+def share_out(
+    photos: Sequence[str], sizes: Mapping[str, int], seed: int, alike: Mapping[str, str] | None = None
+) -> dict[str, list[str]]:
     """``photos``, shuffled by ``seed``, by split: in proportion to the splits' ``sizes``, one for each at least.
 
-    Raises `RawDataError` where there are fewer photos than splits.
+    ``alike`` names one photo for each group of those that show the same: they count as one, and stay together. Raises
+    `RawDataError` where there are fewer photos than splits.
     """
-    if len(photos) < len(sizes):
+    groups: dict[str, list[str]] = {}
+    for photo in sorted(photos):
+        groups.setdefault((alike or {}).get(photo, photo), []).append(photo)
+    if len(groups) < len(sizes):
+        copies = f" ({len(photos)} with copies)" if len(groups) < len(photos) else ""
         raise RawDataError(
-            f"{len(sizes)} splits cannot do with {len(photos)} background photos, for no photo is to be in two of "
-            "them; add photos, or make fewer splits"
+            f"{len(sizes)} splits cannot do with {len(groups)} background photos{copies}, for no photo is to be in "
+            "two of them; add photos, or make fewer splits"
         )
-    shuffled = sorted(photos, key=lambda photo: rank(seed, photo, "background"))
-    spare, whole = len(photos) - len(sizes), sum(sizes.values())
+    shuffled = sorted(groups, key=lambda photo: rank(seed, photo, "background"))
+    spare, whole = len(groups) - len(sizes), sum(sizes.values())
     shares: dict[str, list[str]] = {}
     start = samples = 0
     for number, (split, size) in enumerate(sizes.items(), start=1):
         samples += size
         end = number + round(spare * samples / whole)
-        shares[split] = shuffled[start:end]
+        shares[split] = [photo for group in shuffled[start:end] for photo in groups[group]]
         start = end
     return shares
 

@@ -14,10 +14,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from .augmentation import Share, SizeOption
-from .backgrounds import draw_photos, photos_in, photos_without, share_out
+from .backgrounds import draw_photos, photos_in, photos_without, shared_backgrounds
 from .coco import Selection, coco_samples, load_coco
 from .config import CategoryNames, FolderName, PhotoConfig
-from .cutouts import CategoryFrom, cutout_samples
+from .cutouts import CategoryFrom, cutout_fingerprint, cutout_samples
 from .duts import duts_samples, load_duts
 from .errors import BadSampleError, RawDataError
 from .labels.shapes import Matte, Raster
@@ -148,6 +148,8 @@ class CompositeConfig(PhotoConfig):
         idle = ["feather"] if self.subjects in ("cutouts", "mattes") else ["decontaminate"]
         if self.subjects != "cutouts" or "category" not in self.input_attributes:
             idle.append("category_from")
+        if "image" not in self.input_attributes and self.subjects in ("coco", "duts"):
+            idle.append("match_light")  # an alpha is resampled with its colours, in a window that this widens
         if self.subjects != "coco":
             idle += ["single_instances", "min_instance_area"]
             if self.backgrounds != "coco":
@@ -188,10 +190,10 @@ class CompositeHandler(SegmentationHandler):
         elif options.subjects == "duts":
             yield from duts_samples(root)
         elif options.subjects == "mattes":
-            yield from matte_samples(self, root)
+            yield from matte_samples(root)
         else:
             category_from = options.category_from if "category" in options.input_attributes else None
-            yield from cutout_samples(self, root, category_from)
+            yield from cutout_samples(root, category_from)
 
     def complete_splits(self, by_split: Mapping[str, list[Sample]]) -> dict[str, list[Sample]]:
         """Each sample with its backgrounds and partners, of its own split both."""
@@ -200,7 +202,7 @@ class CompositeHandler(SegmentationHandler):
             photos = photos_without(self, self.backgrounds_path(), options.categories)
         else:
             photos = photos_in(self.backgrounds_path())
-        shares = share_out(photos, {split: len(samples) for split, samples in by_split.items()}, options.seed)
+        shares = shared_backgrounds(self, self.backgrounds_path(), photos, by_split)
         return {split: self._completed(split, samples, shares[split]) for split, samples in by_split.items()}
 
     def _completed(self, split: str, samples: list[Sample], backgrounds: list[str]) -> list[Sample]:
@@ -222,6 +224,12 @@ class CompositeHandler(SegmentationHandler):
                 data["partners"] = [samples[(number + step) % len(samples)].data for step in range(1, pool + 1)]
             completed.append(replace(sample, data=data))
         return completed
+
+    def fingerprint(self, sample: Sample) -> int | None:
+        """That of the subject's photo; of cut-outs, `cutouts.cutout_fingerprint`."""
+        if self.options.subjects == "cutouts":
+            return cutout_fingerprint(self, self.raw_data_path() / sample.data["photo"])
+        return super().fingerprint(sample)
 
     def load(self, sample: Sample, variation: int, random: np.random.Generator) -> Scene:
         """One composite on a canvas of ``image_size``, and the mask of its subjects."""

@@ -11,7 +11,7 @@ There is nothing behind a cut-out, so it is shown on a plain colour; `composite`
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -22,18 +22,18 @@ from pydantic import Field, model_validator
 from .augmentation import Share
 from .config import FolderName, PhotoConfig
 from .errors import BadSampleError, RawDataError
+from .files import is_readable
 from .images import Array
 from .labels.shapes import Matte, Raster
 from .photo import Photo
 from .placement import Finish, cut_out, lay, place, seen_instances
 from .plan import Rejected, Sample
 from .rgba import Cutout, decode_cutout, plain
-from .rng import rank
 from .sample_handler import SampleHandler
 from .scene import Instance, Scene
 from .segmentation import SegmentationHandler
 from .selection.clusters import appearance, assign_clusters, balance
-from .selection.near_duplicates import perceptual_hash
+from .selection.near_duplicates import SIDE, perceptual_hash
 from .transforms.blending import over
 
 _ENDINGS = {".png", ".webp", ".tif", ".tiff"}
@@ -42,6 +42,10 @@ _SEPARATOR = "__"
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Items = Annotated[int, Field(ge=1, le=16)]
+#: As many variations of a sample have further items of their own; more would bloat the plan.
+_FURNISHED_VARIATIONS = 4
+#: Augmentations that draw more than their strength.
+_PLACED = frozenset({"perspective", "noise", "dropout"})
 CategoryFrom = Literal["folder", "name"]
 
 
@@ -103,9 +107,30 @@ class CutoutsConfig(PhotoConfig):
             raise ValueError("the attribute 'cluster' needs `clusters`, their number")
         if self.clusters is None and self.balance:
             raise ValueError("`balance` fills up clusters; set `clusters`, their number")
+        if self.balance and not self._examples_differ():
+            raise ValueError(
+                "`balance` makes more examples of some samples, and nothing here tells these apart; set an "
+                "augmentation that is drawn, such as flip_horizontal 0.5, or leave background_color out"
+            )
         if self.category_from is None and "category" in self.input_attributes:
             raise ValueError("the attribute 'category' needs `category_from`: 'folder' or 'name'")
         return self
+
+    def _examples_differ(self) -> bool:
+        """Whether anything in the examples of one sample is drawn for each of them."""
+        effective, with_photo = self.effective(), "image" in self.input_attributes
+        return (
+            self.items_per_picture != (1, 1)
+            or "clicks" in self.input_attributes
+            or (with_photo and self.background_color is None)
+            or (effective["crop_size"] is not None and effective["crop_mode"] == "random")
+            or any(0 < effective[name] < 1 for name in ("flip_horizontal", "flip_vertical", "equalize"))
+            or effective["channel_shuffle"] > 0
+            or any(
+                effective[name] == [low, high] and (low < high or probability < 1 or name in _PLACED)
+                for name, (low, high, probability) in self.active.items()
+            )
+        )
 
     def effective(self) -> dict[str, Any]:
         """The config that decides the bytes; an option without effect is as good as left out."""
@@ -125,7 +150,7 @@ class CutoutsHandler(SegmentationHandler):
     Config: ClassVar[type[CutoutsConfig]] = CutoutsConfig
     options: CutoutsConfig
     load_is_random = True
-    _own: Cutout | None = None  # of the sample at hand, for all of its variations
+    _own: tuple[str, Cutout] | None = None  # of the sample at hand, for all of its variations
 
     def raw_data_path(self) -> Path:
         """The folder of the pictures."""
@@ -135,7 +160,7 @@ class CutoutsHandler(SegmentationHandler):
         """Every picture; where the plan hangs on what is in them, the bad ones are found here already."""
         options = self.options
         category_from = options.category_from if "category" in options.input_attributes else None
-        found = cutout_samples(self, self.raw_data_path(), category_from)
+        found = cutout_samples(self.raw_data_path(), category_from)
         if options.clusters is None and options.items_per_picture == (1, 1):
             yield from found
             return
@@ -168,22 +193,16 @@ class CutoutsHandler(SegmentationHandler):
             variations = count * options.variations_per_sample
             data = {**sample.data, "variations": variations} if count > 1 else sample.data
             if options.items_per_picture != (1, 1):
-                further = [self._further(samples, place_in_split, number) for number in range(variations)]
-                data = {**data, "further": further}
+                data = {**data, "further": self._further(samples, place_in_split, variations)}
             completed.append(replace(sample, data=data))
         return completed
 
-    def _further(self, samples: list[Sample], own: int, variation: int) -> list[dict[str, str]]:
-        """What is in a picture behind sample number ``own``: others of its split, or itself where it is alone there."""
-
-        def drawn(purpose: str, count: int) -> int:
-            return int.from_bytes(rank(self.options.seed, samples[own].key, purpose), "little") % count
-
-        least, most = self.options.items_per_picture
-        count = least + drawn(f"items {variation}", most - least + 1)
-        others = max(1, len(samples) - 1)
-        steps = (1 + drawn(f"item {variation} {number}", others) for number in range(1, count))
-        chosen = (samples[(own + step) % len(samples)].data for step in steps)
+    def _further(self, samples: list[Sample], own: int, variations: int) -> list[dict[str, str]]:
+        """What may be behind sample number ``own``: others of its split, or itself where it is alone there."""
+        most = self.options.items_per_picture[1] - 1
+        pool = min(len(samples) - 1, most * min(variations, _FURNISHED_VARIATIONS))
+        # Samples are shuffled already: those that follow are as good as drawn.
+        chosen = (samples[(own + step) % len(samples)].data for step in (range(1, pool + 1) if pool else (0,)))
         return [{"photo": data["photo"], "category": data["category"]} for data in chosen]
 
     def variations_of(self, sample: Sample) -> int:
@@ -199,36 +218,45 @@ class CutoutsHandler(SegmentationHandler):
         # One load is one example here; where examples say their cluster, they are counted by it anyway.
         uncounted = cluster is not None and "cluster" not in options.input_attributes
         findings = {f"cluster:{cluster}": 1} if uncounted else {}
-        if variation == 0 or self._own is None:
-            self._own = self._decoded(sample.data)
-        own = self._own
+        if variation == 0 or self._own is None or self._own[0] != sample.key:
+            self._own = None  # before the next one is decoded: both may be large
+            self._own = sample.key, self._decoded(sample.data)
+        own = self._own[1]
         if "further" not in sample.data:
             picture = over(plain(own.alpha.shape, colour), own.photo, own.alpha)
             scene = _scene(picture, own, options.mask_edges, sample.data["category"])
         else:
             assert options.image_size is not None
-            items = [(self._decoded(item), item["category"]) for item in sample.data["further"][variation]]
-            items.append((own, sample.data["category"]))
-            scenes = [_scene(item.photo, item, "soft", category) for item, category in items]
-            scene = _arranged(scenes, plain(options.image_size, colour), options, random)
+            items = self._items(sample, own, random)
+            scene = _arranged(items, plain(options.image_size, colour), options, random)
         return replace(scene, cluster=cluster, findings=findings, surround=tuple(colour))
 
     def fingerprint(self, sample: Sample) -> int | None:
-        """The perceptual hash of the cut-out on mid-grey: what is hidden does not matter."""
-        path = self.raw_data_path() / sample.data["photo"]
-        cutout = decode_cutout(self.read_raw(path), path.name)
-        shown = over(plain(cutout.alpha.shape, (128, 128, 128)), cutout.photo, cutout.alpha)
-        return perceptual_hash(Photo.from_pixels(shown).thumbnail(32))
+        """See `cutout_fingerprint`."""
+        return cutout_fingerprint(self, self.raw_data_path() / sample.data["photo"])
+
+    def _items(self, sample: Sample, own: Cutout, random: np.random.Generator) -> Iterator[tuple[Cutout, str]]:
+        """As many as drawn, each with its category and decoded when it is asked for; the sample's own is the last."""
+        least, most = self.options.items_per_picture
+        pool = sample.data["further"]
+        first, share = random.random(2).tolist()
+        for number in range(least - 1 + int(share * (most - least + 1))):
+            data = pool[(int(first * len(pool)) + number) % len(pool)]
+            yield self._decoded(data), data["category"]
+        yield own, sample.data["category"]
 
     def _decoded(self, data: dict[str, Any]) -> Cutout:
         return _read(self, self.raw_data_path(), data, self.options.min_subject_pixels)
 
 
-def cutout_samples(
-    handler: SampleHandler,  # noqa: ARG001 - as the functions of other raw data
-    root: Path,
-    category_from: CategoryFrom | None = None,
-) -> Iterator[Sample | Rejected]:
+def cutout_fingerprint(handler: SampleHandler, path: Path) -> int | None:
+    """The perceptual hash of a cut-out on mid-grey: the colours that it hides do not matter."""
+    cutout = decode_cutout(handler.read_raw(path), path.name)
+    shown = over(plain(cutout.alpha.shape, (128, 128, 128)), cutout.photo, cutout.alpha)
+    return perceptual_hash(Photo.from_pixels(shown).thumbnail(SIDE))
+
+
+def cutout_samples(root: Path, category_from: CategoryFrom | None = None) -> Iterator[Sample | Rejected]:
     """Samples by their path below ``root`` without its ending; those without category are rejected.
 
     Raises `RawDataError` where there is no picture at all.
@@ -237,7 +265,7 @@ def cutout_samples(
         Path(folder, name).relative_to(root).as_posix()
         for folder, _, names in os.walk(root)
         for name in names
-        if PurePosixPath(name).suffix.lower() in _ENDINGS
+        if PurePosixPath(name).suffix.lower() in _ENDINGS and is_readable(Path(folder, name))
     )
     if not files:
         raise RawDataError(
@@ -267,13 +295,22 @@ def _read(handler: SampleHandler, root: Path, data: dict[str, Any], min_subject_
     return decode_cutout(handler.read_raw(path), path.name, min_subject_pixels)
 
 
-def _arranged(scenes: list[Scene], canvas: Array, options: CutoutsConfig, random: np.random.Generator) -> Scene:
-    """Cut-outs on a canvas, later ones in front; an instance is what is seen of one."""
+def _arranged(
+    items: Iterable[tuple[Cutout, str]], canvas: Array, options: CutoutsConfig, random: np.random.Generator
+) -> Scene:
+    """Cut-outs and their categories on a canvas, later ones in front; an instance is what is seen of one."""
     size = canvas.shape[0], canvas.shape[1]
-    layers = [cut_out(scene, place(scene.mask.box(), size, options.item_scale, random), Finish()) for scene in scenes]
+    layers, seen = [], []
+    for item, category in items:
+        scene = _scene(item.photo, item, "soft", category)
+        layer = cut_out(scene, place(scene.mask.box(), size, options.item_scale, random), Finish())
+        layers.append(layer)
+        # Of the cut-out itself, which may be large, nothing is kept.
+        solid = Raster(layer.mask)
+        seen.append(Scene(Photo.from_pixels(layer.colours), solid, instances=(Instance(solid, category),)))
     made = lay(canvas, layers, 0.0)
     mask = Matte(made.alpha) if options.mask_edges == "soft" else Raster(made.mask)
-    instances = tuple(seen_instances(scenes, layers, size))
+    instances = tuple(seen_instances(seen, layers, size))
     return Scene(Photo.from_pixels(made.photo), mask, alpha=Matte(made.alpha), instances=instances)
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from .config import FolderName, PhotoConfig
 from .errors import BadSampleError, RawDataError
+from .files import is_readable
 from .images import decode_mask
 from .labels.shapes import Matte, Raster
 from .photo import Photo
@@ -92,14 +93,15 @@ def duts_samples(root: Path) -> Iterator[Sample | Rejected]:
 def _by_stem(folder: Path, endings: set[str]) -> dict[str, str]:
     if not folder.is_dir():
         return {}
-    return {path.stem: path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in endings}
+    found = (path for path in folder.iterdir() if path.suffix.lower() in endings and is_readable(path))
+    return {path.stem: path.name for path in sorted(found)}
 
 
 def _doubled(folder: Path, part: str, photos: dict[str, str]) -> Iterator[Rejected]:
     """Photos that have another's name, but for the ending; the last by name is used."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         used = photos.get(path.stem)
-        if path.suffix.lower() in _PHOTOS and path.name != used:
+        if path.suffix.lower() in _PHOTOS and path.name != used and is_readable(path):
             yield Rejected(f"{part}/{path.name}", f"{path.name} and {used} have one name; {used} is used")
 
 

@@ -1,9 +1,13 @@
-"""Files that are complete or absent: temporary name in the same folder, fsync, rename, fsync of the folder."""
+"""Files that are complete or absent: temporary name in the same folder, fsync, rename, fsync of the folder.
+
+And which files of others can be read at all.
+"""
 
 import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -45,3 +49,11 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_bytes())
+
+
+def is_readable(path: Path) -> bool:
+    """Whether reading ``path`` comes to an end: a pipe or device may have none. What is missing is told when read."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a link to nowhere, for one
+        return True

@@ -2,7 +2,7 @@
 
 Where TurboJPEG 3 is at hand, rows and columns outside the region skip the inverse DCT, the upsampling and the colour
 conversion; elsewhere the whole photo is decoded and cut. The pixels are the same: what a decoder's upsampling sees
-beside a region is decoded with it.
+beside a region is decoded with it. Damage below a region, though, is seen only where the whole is decoded.
 """
 
 import ctypes

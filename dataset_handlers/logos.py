@@ -12,7 +12,6 @@ damaged or of other proportions is used as if there were none. The statistics co
 two splits, and the logos in a picture are of one split.
 """
 
-import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -23,9 +22,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from .augmentation import Range, Share, SizeOption
-from .backgrounds import draw_photos, photos_in, share_out
+from .backgrounds import draw_photos, photos_in, shared_backgrounds
 from .config import FolderName, PhotoConfig
-from .cutouts import cutout_samples
+from .cutouts import cutout_fingerprint, cutout_samples
 from .depth import decode_depth, depth_file, depth_through
 from .errors import BadSampleError, RawDataError
 from .images import Array
@@ -36,8 +35,6 @@ from .plan import Rejected, Sample
 from .rgba import decode_cutout
 from .scene import Instance, Scene
 from .segmentation import SegmentationHandler
-from .selection.near_duplicates import SIDE, perceptual_hash
-from .transforms.blending import over
 from .transforms.geometry import Geometry, Size, compose, resizing, scaling
 
 Count = Annotated[int, Field(ge=1, le=20)]
@@ -46,6 +43,8 @@ Count = Annotated[int, Field(ge=1, le=20)]
 _SPARE = 3
 #: As many variations of a sample have partners of their own; more would bloat the plan.
 _PARTNERED_VARIATIONS = 4
+#: Logos that are kept ready.
+_KEPT = 16
 
 
 class LogosConfig(PhotoConfig):
@@ -165,6 +164,12 @@ class LogosHandler(SegmentationHandler):
     options: LogosConfig
     load_is_random = True
 
+    def __init__(self, config: dict[str, Any], base_data_path: str) -> None:
+        """Check ``config``; see `SampleHandler`."""
+        super().__init__(config, base_data_path)
+        # By the sha256 of the file, the one used last at the end: the partners of a sample are the samples after it.
+        self._kept: dict[str, Logo] = {}
+
     def raw_data_path(self) -> Path:
         """The folder of the logos."""
         return Path(self.base_data_path) / self.options.raw_folder
@@ -175,7 +180,7 @@ class LogosHandler(SegmentationHandler):
 
     def samples(self) -> Iterator[Sample | Rejected]:
         """Every logo; backgrounds and partners come with its split."""
-        for item in cutout_samples(self, self.raw_data_path()):
+        for item in cutout_samples(self.raw_data_path()):
             if isinstance(item, Sample) and "category" in self.options.input_attributes:
                 category = _category(PurePosixPath(item.key).name, self.options.category_from)
                 yield replace(item, data={**item.data, "category": category})
@@ -190,8 +195,8 @@ class LogosHandler(SegmentationHandler):
                 f"there is no raw folder '{options.depth_folder}'; put depth maps of the backgrounds there, or leave "
                 "depth_folder out"
             )
-        sizes = {split: len(samples) for split, samples in by_split.items()}
-        shares = share_out(photos_in(self.backgrounds_path()), sizes, options.seed)
+        root = self.backgrounds_path()
+        shares = shared_backgrounds(self, root, photos_in(root), by_split)
         return {split: self._completed(samples, shares[split]) for split, samples in by_split.items()}
 
     def _completed(self, samples: list[Sample], backgrounds: list[str]) -> list[Sample]:
@@ -286,8 +291,16 @@ class LogosHandler(SegmentationHandler):
 
     def _logo(self, data: dict[str, Any]) -> Logo:
         path = self.raw_data_path() / data["photo"]
-        least, most = (share * min(self.options.image_size) for share in self.options.logo_scale)
-        return _prepared(self.read_raw(path), path.name, least, most)
+        content = self.read_raw(path)
+        _, digest = self._read_files[-1]
+        logo = self._kept.pop(digest, None)
+        if logo is None:
+            least, most = (share * min(self.options.image_size) for share in self.options.logo_scale)
+            logo = prepare_logo(decode_cutout(content, path.name), (least, most))
+        self._kept[digest] = logo
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return logo
 
     def _scene(
         self, picture: Array, set_on: list[tuple[Projected, dict[str, Any]]], random: np.random.Generator
@@ -304,17 +317,8 @@ class LogosHandler(SegmentationHandler):
         return Scene(Photo.from_pixels(picture), Raster(mask), Matte(alpha), tuple(instances))
 
     def fingerprint(self, sample: Sample) -> int | None:
-        """The perceptual hash of the logo on mid-grey: what is hidden does not matter."""
-        path = self.raw_data_path() / sample.data["photo"]
-        cutout = decode_cutout(self.read_raw(path), path.name)
-        shown = over(np.full_like(cutout.photo, 128), cutout.photo, cutout.alpha)
-        return perceptual_hash(Photo.from_pixels(shown).thumbnail(SIDE))
-
-
-@functools.lru_cache(maxsize=16)
-def _prepared(data: bytes, name: str, least: float, most: float) -> Logo:
-    """A logo by its file's bytes, kept: the partners of a sample are the samples after it."""
-    return prepare_logo(decode_cutout(data, name), (least, most))
+        """See `cutouts.cutout_fingerprint`."""
+        return cutout_fingerprint(self, self.raw_data_path() / sample.data["photo"])
 
 
 def _category(name: str, category_from: Literal["stem", "prefix"]) -> str:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from .config import FolderName, PhotoConfig
 from .errors import BadSampleError, RawDataError
+from .files import is_readable
 from .images import decode_mask
 from .labels.shapes import Matte, Raster
 from .photo import Photo
@@ -54,7 +55,7 @@ class MattesHandler(SegmentationHandler):
 
     def samples(self) -> Iterator[Sample | Rejected]:
         """Every photo that has an alpha."""
-        yield from matte_samples(self, self.raw_data_path())
+        yield from matte_samples(self.raw_data_path())
 
     def load(self, sample: Sample, _variation: int, _random: np.random.Generator) -> Scene:
         """The photo, its mask and its alpha."""
@@ -62,15 +63,13 @@ class MattesHandler(SegmentationHandler):
         return load_matte(self, self.raw_data_path(), sample.data, self.options.mask_edges, reused=reused)
 
 
-def matte_samples(
-    handler: SampleHandler,  # noqa: ARG001 - as the functions of other raw data
-    root: Path,
-) -> Iterator[Sample | Rejected]:
+def matte_samples(root: Path) -> Iterator[Sample | Rejected]:
     """Samples by the name of the photo without its ending; photos without alpha, and the reverse, are rejected.
 
     Raises `RawDataError` where there is no alpha at all.
     """
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() in _PHOTOS) if root.is_dir() else []
+    found = root.iterdir() if root.is_dir() else ()
+    files = sorted(path for path in found if path.suffix.lower() in _PHOTOS and is_readable(path))
     alphas = {
         path.stem.removesuffix(_ALPHA): path.name
         for path in files
@@ -81,9 +80,10 @@ def matte_samples(
             f"there is no NAME_alpha.png in the raw folder '{root.name}'; put photos (NAME.png or NAME.jpg) and their "
             "alphas there, or choose another raw_folder"
         )
+    names_of_alphas = set(alphas.values())
     used: dict[str, str] = {}
     for path in files:
-        if path.name in alphas.values() or path.stem.endswith(_TRIMAP):
+        if path.name in names_of_alphas or path.stem.endswith(_TRIMAP):
             continue
         if path.stem not in alphas:
             yield Rejected(path.name, f"{path.name} has no alpha {path.stem}{_ALPHA}.png")

@@ -17,7 +17,7 @@ class Photo:
 
     Levels are taken as they are stored (no colour profiles), and so are rows, which is what annotations are drawn
     on; ``upright`` turns the photo as its EXIF orientation says. ``reused`` says that several outputs will be made
-    of it: it is then decoded once, whole. That changes no pixel.
+    of it: it is then decoded once, whole. That changes no pixel, but finds damage wherever it is.
     """
 
     def __init__(self, data: bytes, name: str, *, upright: bool = False, reused: bool = False) -> None:
@@ -66,7 +66,7 @@ class Photo:
         if mirrored:
             return resample(region, sampling, geometry, border)
         output = resample(region, sampling, geometry, cv2.BORDER_REPLICATE).copy()
-        output[~shows_frame(geometry, self.size)] = fill
+        _fill_beside(output, geometry, self.size, fill)
         return output
 
     def thumbnail(self, side: int) -> Array:
@@ -92,3 +92,24 @@ class Photo:
             return decode_region(self._data, self._header, region.left, region.top, region.right, region.bottom, scale)
         except JpegError as error:
             raise BadSampleError(f"{self._name}: cannot be decoded ({error})") from error
+
+
+def _fill_beside(output: Array, geometry: Geometry, source: Size, fill: Colour) -> None:
+    """Make ``fill`` of all in ``output`` that `shows_frame` tells to be outside of the frame."""
+    (a, b, c), (d, e, f), (g, h, i) = geometry.back.tolist()
+    if (b, d, g, h) != (0, 0, 0, 0):
+        output[~shows_frame(geometry, source)] = fill
+        return
+    # Without rotation the frame is a rectangle; four slices are filled in a tenth of the time.
+    rows, columns = (
+        np.flatnonzero((place >= 0) & (place < length))
+        for place, length in (
+            ((e * (np.arange(geometry.size[0]) + 0.5) + f) / i, source[0]),
+            ((a * (np.arange(geometry.size[1]) + 0.5) + c) / i, source[1]),
+        )
+    )
+    if not rows.size or not columns.size:
+        output[:] = fill
+        return
+    output[: rows[0]], output[rows[-1] + 1 :] = fill, fill
+    output[:, : columns[0]], output[:, columns[-1] + 1 :] = fill, fill

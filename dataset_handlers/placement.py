@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import BadSampleError
-from .labels.shapes import Box, Raster, Shape
+from .labels.shapes import Box, Matte, Raster, Shape, bounding_box
 from .rgba import Cutout, premultiplied, straight
 from .scene import Instance, Scene
 from .transforms.blending import decontaminate, feathered, match_light, over
@@ -89,7 +89,7 @@ def cut_out(subject: Scene, placed: Geometry, finish: Finish) -> Layer:
     Raises `BadSampleError` for a subject of which nothing is left, or that is too thin for its feather.
     """
     soft = subject.alpha
-    window = _window((soft or subject.mask).box(), placed, finish, soft is not None)
+    window = _window(_extent(soft or subject.mask), placed, finish, soft is not None)
     rows, columns = window
     size = (rows.stop - rows.start, columns.stop - columns.start)
     if min(size) < 1:
@@ -111,8 +111,17 @@ def cut_out(subject: Scene, placed: Geometry, finish: Finish) -> Layer:
     return Layer(window, local, colours, opacity, mask, soft is not None)
 
 
+def _extent(shape: Shape) -> Box | None:
+    """Where a shape leaves anything behind: a matte's own box is that of what is half opaque."""
+    return bounding_box(shape.alpha) if isinstance(shape, Matte) else shape.box()
+
+
 def _window(box: Box | None, placed: Geometry, finish: Finish, soft: bool) -> Window:
-    """Rows and columns of the canvas that hold ``box``, and so much more that no result depends on the window."""
+    """Rows and columns of the canvas that hold ``box``, and what filters and the finish look at around it.
+
+    Colours and opacity hang on the window by a few levels, for OpenCV counts 32nds of a pixel from its corner; hard
+    masks do not.
+    """
     x0, y0, x1, y1 = box or (0.0, 0.0, 0.0, 0.0)
     (left, top), (right, bottom) = (transform_point(placed.matrix, x, y) for x, y in ((x0, y0), (x1, y1)))
     scale = float(placed.matrix[0, 0])

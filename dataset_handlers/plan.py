@@ -242,10 +242,18 @@ def keep_one_of_each(
 def located(
     groups: Sequence[Sequence[Sample]], by_split: Mapping[str, Sequence[Sample]]
 ) -> tuple[tuple[tuple[str, str], ...], ...]:
-    """Groups as (split, key) of each member that is in a split; without those of which fewer than two are left."""
+    """Groups as (split, key) of each member that is in a split; without those of which fewer than two are left.
+
+    Samples of one file, by ``data["photo"]``, are no near-duplicates.
+    """
     splits = {sample.key: split for split, samples in by_split.items() for sample in samples}
-    found = [tuple((splits[sample.key], sample.key) for sample in group if sample.key in splits) for group in groups]
-    return tuple(group for group in found if len(group) > 1)
+    found = []
+    for group in groups:
+        left = [sample for sample in group if sample.key in splits]
+        photos = [sample.data.get("photo", sample.key) for sample in left]
+        if any(photo != photos[0] for photo in photos):
+            found.append(tuple((splits[sample.key], sample.key) for sample in left))
+    return tuple(found)
 
 
 def _conventional_order(split: str) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 Colours are straight (not premultiplied): PNG and WebP store them so, and a TIFF that says its colours are
 premultiplied is divided by its alpha while it is decoded. A picture that is premultiplied and does not say so cannot be
 told from a dark one. Of 16 bits the upper 8 are kept. The EXIF orientation is applied: photo and alpha turn together.
+Unlike a JPEG such a picture is decoded whole, at some 12 bytes a pixel, so larger ones are refused than 50 megapixels.
 """
 
 import io
@@ -18,6 +19,8 @@ from .images import FORMATS, Array, decode
 
 #: From this opacity on, a pixel belongs to the subject.
 THRESHOLD = 128
+#: What is larger is refused by its header.
+MAX_CUTOUT_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,17 @@ def decode_cutout(data: bytes, name: str, min_subject_pixels: int = 1) -> Cutout
 
 
 def _refuse_by_header(data: bytes, name: str) -> None:
-    frames, has_alpha = 1, True
+    frames, has_alpha, width, height = 1, True, 0, 0
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             frames, has_alpha = getattr(opened, "n_frames", 1), opened.has_transparency_data
+            width, height = opened.size
     except Exception:  # the boundary: it will be told when the picture is decoded
         return
+    if width * height > MAX_CUTOUT_PIXELS:
+        raise BadSampleError(
+            f"{name}: {width}×{height} pixels are too many for a cut-out, {MAX_CUTOUT_PIXELS:,} are allowed"
+        )
     if frames > 1:
         raise BadSampleError(f"{name}: is animated or has several pages ({frames}); a cut-out is one picture")
     if not has_alpha:

@@ -110,11 +110,18 @@ class SampleHandler(DatasetHandler):
         self._counted.update(counters)
 
     def read_raw(self, path: Path) -> bytes:
-        """Read a file below the raw root and note it, with its sha256, in the lineage of the current sample."""
-        data = read_raw(path)
+        """Read a file below the raw root and note it, with its sha256, in the lineage of the current sample.
+
+        Raises `BadSampleError` for one that cannot be read, or is elsewhere.
+        """
         relative = str(path).removeprefix(self._raw_prefix)  # pathlib's way takes as long as reading a small file
         if relative.startswith(os.sep) or os.sep != "/":
+            if not path.is_relative_to(self.base_data_path):
+                raise BadSampleError(f"{path.name}: is not below the raw root")
             relative = path.relative_to(self.base_data_path).as_posix()
+        if ".." in relative and ".." in relative.split("/"):
+            raise BadSampleError(f"{path.name}: is not below the raw root")
+        data = read_raw(path)
         self._read_files.append((relative, hashlib.sha256(data).hexdigest()))
         return data
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..errors import RawDataError, RequestError
+from ..errors import RawDataError, RequestError, UnknownDatasetError
 from .check_builds import Bench, check_builds, check_plans
 from .check_config import check_description
 from .raw_files import changes, snapshot
@@ -37,7 +37,7 @@ def check_handler(
     """Check the handler ``dataset`` on ``limit`` samples of ``raw_root``; a verdict for each check in `TITLES`.
 
     ``tell`` hears of each as it is decided. ``python`` is the interpreter that has the handler, ours by default.
-    Raises `RawDataError` if there is no such folder, `RequestError` for a limit below 1.
+    Raises `RawDataError` if there is no such folder, `RequestError` for a limit below 1, `UnknownDatasetError`.
     """
     raw_root = raw_root.absolute()
     if not raw_root.is_dir():
@@ -85,6 +85,8 @@ def _verdicts(
     probing = run_command(
         "describe", request, folder / "describe", python=python, module="dataset_handlers.authors.probe"
     )
+    if probing.code == UnknownDatasetError.code:
+        raise UnknownDatasetError(probing.of("error")[-1]["message"])
     yield from check_description(probing)
     answers = probing.of("probed")
     if not probing.of("described") or not answers or "effective_config" not in answers[0]["base"]:

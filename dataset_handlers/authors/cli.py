@@ -24,11 +24,12 @@ def describe(_options: argparse.Namespace, load: Load, out: IO[str]) -> int:
 
 def plan(_options: argparse.Namespace, load: Load, out: IO[str]) -> int:
     """Plan a dataset."""
-    from ..commands import COMMANDS, check_request
+    from ..commands import check_request
+    from .building import plan as plan_for_a_person
     from .progress import ProgressLine
 
     request = check_request(load())
-    COMMANDS["plan"](request, ProgressLine(request["dataset"], out))
+    plan_for_a_person(request, ProgressLine(request["dataset"], out))
     return 0
 
 

@@ -78,7 +78,7 @@ def decode_fields(fields: Mapping[str, Any], example: Mapping[str, Sequence[Any]
     for name, field in fields.items():
         try:
             decoded[name] = _decode(field, example[name])
-        except (ValueError, OSError, SyntaxError) as error:
+        except (ValueError, TypeError, OSError, SyntaxError) as error:
             raise CorruptShardError(f"field '{name}': {error}") from error
     return decoded
 

@@ -1,8 +1,12 @@
 """Writes the package of a new handler: it works as it is, has a test that passes, and is there to be edited."""
 
+import importlib.metadata
+import importlib.util
 import re
 from pathlib import Path
 from string import Template
+
+import dataset_handlers
 
 from ..errors import RequestError
 from ..registry import installed
@@ -13,7 +17,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def names(name: str) -> dict[str, str]:
-    """Every name that is made of a dataset's: its package, module and classes. Raises `RequestError` for a bad one."""
+    """Every name that is made of a dataset's: its package, module and classes.
+
+    Raises `RequestError` for one that cannot be a name, or of which a package would be made that is there already.
+    """
     if not _NAME.fullmatch(name):
         better = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:64]
         hint = f"; '{better}' would do" if _NAME.fullmatch(better) else ""
@@ -23,13 +30,30 @@ def names(name: str) -> dict[str, str]:
     if name in installed():
         raise RequestError(f"a handler '{name}' is installed already; choose another name")
     words = "".join(word.capitalize() for word in name.split("_"))
-    return {
+    made = {
         "name": name,
-        "distribution": f"{name.strip('_').replace('_', '-')}-handlers",
+        "distribution": f"{re.sub('_+', '-', name.strip('_'))}-handlers",
         "module": f"{name}_handlers",
         "class_name": f"{words}Handler",
         "config_name": f"{words}Config",
     }
+    if taken := _taken(made):
+        raise RequestError(f"of '{name}' {taken} would be made, which is there already; choose another name")
+    return made
+
+
+def _taken(made: dict[str, str]) -> str:
+    """What of ``made`` belongs to another package: a distribution or module is replaced, a class is hidden."""
+    try:
+        importlib.metadata.distribution(made["distribution"])
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    else:
+        return f"the package '{made['distribution']}'"
+    if importlib.util.find_spec(made["module"]):
+        return f"the module '{made['module']}'"
+    classes = (made["class_name"], made["config_name"])
+    return next((f"the class {name}" for name in classes if hasattr(dataset_handlers, name)), "")
 
 
 def create_package(name: str, folder: Path) -> list[Path]:

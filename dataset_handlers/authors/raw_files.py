@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 Snapshot = dict[str, tuple[int, int, bool]]
@@ -51,9 +51,11 @@ def damaged_copy(
     """Make ``target`` a raw root of just the files that a lineage names, some of them damaged; return how, by path.
 
     ``besides`` are files that planning read. Whole files are links. Only files of one sample alone are damaged: one
-    sample's are missing, and of three more samples one file is cut off in its middle, empty, or garbage.
+    sample's are missing, and of three more samples one file is cut off in its middle, empty, or garbage. Paths that
+    lead out of the raw root, which a broken lineage may name, are passed over.
     """
-    users = Counter(path for item in lineage for path in item["files"])
+    users = Counter(path for item in lineage for path in item["files"] if _is_inside(path))
+    besides = filter(_is_inside, besides)
     own = [sorted(path for path in item["files"] if users[path] == 1) for item in lineage]
     own = sorted(paths for paths in own if paths)
     damage = dict.fromkeys(own[0], "missing") if len(own) > 1 else {}
@@ -70,3 +72,8 @@ def damaged_copy(
         elif damage[path] != "missing":
             file.write_bytes(_GARBAGE if damage[path] == "garbage" else b"")
     return damage
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts

@@ -19,7 +19,7 @@ from dataset_handlers.authors.dataset import open_dataset
 from dataset_handlers.authors.raw_files import changes, damaged_copy, snapshot
 from dataset_handlers.authors.runs import run_command
 from dataset_handlers.authors.verdict import TITLES
-from dataset_handlers.errors import RawDataError, RequestError
+from dataset_handlers.errors import RawDataError, RequestError, UnknownDatasetError
 from dataset_handlers.files import write_json
 from dataset_handlers.metadata import write_metadata
 from dataset_handlers.registry import installed
@@ -246,10 +246,9 @@ def test_the_command_line(raw_root, interpreter, tmp_path):
     assert failed["name"] == "effective-config"
     assert "did you mean 'image_size'?" in failed["detail"]
     run = subprocess.run([*command, "--dataset", "nowhere"], capture_output=True, text=True)
-    assert run.returncode == 1
-    assert run.stdout.startswith("FAILED  describe")
-    assert "no installed package offers a handler 'nowhere'" in run.stdout
-    assert run.stdout.splitlines()[-1] == "1 ok, 1 failed, 19 skipped"
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "no installed package offers a handler 'nowhere'" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_what_cannot_be_checked_is_refused(tmp_path, raw_root):
@@ -312,6 +311,20 @@ def test_a_damaged_copy_spares_what_samples_share(tmp_path):
     assert damaged_copy(raw, tmp_path / "none", [{"key": "x", "files": {}}], []) == {}
 
 
+def test_a_damaged_copy_stays_in_its_folder(tmp_path):
+    """A lineage is what a handler says, and may be wrong."""
+    raw, beside = tmp_path / "raw", tmp_path / "beside"
+    raw.mkdir()
+    for path in (beside, tmp_path / "absolute", *(raw / name for name in "abcd")):
+        path.write_bytes(b"whole")
+    outside = ["../beside", str(tmp_path / "absolute"), "x/../../../beside"]
+    lineage = [{"key": path, "files": {path: ""}} for path in [*outside, *"abcd"]]
+    damage = damaged_copy(raw, tmp_path / "one" / "copy", lineage, ["../../more", "/more"])
+    assert damage == {"a": "missing", "b": "cut off", "c": "empty", "d": "garbage"}
+    assert {path.read_bytes() for path in (beside, tmp_path / "absolute")} == {b"whole"}
+    assert sorted(path.name for path in (tmp_path / "one").rglob("*")) == ["b", "c", "copy", "d"]
+
+
 def test_differences_are_named(raw_root, tmp_path):
     one = built(broken_handlers.Sound, raw_root, tmp_path / "one").path
     other = tmp_path / "other"
@@ -331,6 +344,7 @@ def test_differences_are_named(raw_root, tmp_path):
 
 def test_the_interpreter_is_the_one_asked_for(raw_root):
     assert sys.executable  # the broken handlers are installed in another one only
-    found = check_handler("sound", raw_root)
-    assert found[0].state == "failed"
-    assert "no installed package offers a handler 'sound'" in found[0].detail
+    told = []
+    with pytest.raises(UnknownDatasetError, match="no installed package offers a handler 'sound'"):
+        check_handler("sound", raw_root, tell=told.append)
+    assert told == []

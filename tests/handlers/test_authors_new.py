@@ -132,8 +132,26 @@ def test_names():
         ("ä", "cannot name a dataset"),
         ("a" * 65, "cannot name a dataset"),
         ("duts", "is installed already"),
+        ("dataset", "the package 'dataset-handlers' would be made, which is there already"),
+        ("_dataset", "a letter first"),
+        ("dataset_", "the package 'dataset-handlers'"),
+        ("dataset__", "the package 'dataset-handlers'"),
+        ("sample", "the class SampleHandler"),
+        ("handler", "the class HandlerConfig"),
+        ("photo", "the class PhotoConfig"),
     ],
 )
 def test_names_that_are_refused(name, word):
     with pytest.raises(RequestError, match=word):
         names(name)
+
+
+def test_a_module_that_is_there_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "plums_handlers.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RequestError, match="the module 'plums_handlers'"):
+        names("plums")
+
+
+def test_distributions_have_normal_names():
+    assert names("ripe__pears_")["distribution"] == "ripe-pears-handlers"

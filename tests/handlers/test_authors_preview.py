@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_handlers.authors.building import build_a_few
 from dataset_handlers.authors.dataset import decode_fields, open_dataset
 from dataset_handlers.authors.drawing import caption, overlay, panels
 from dataset_handlers.authors.preview import contact_sheet
@@ -243,6 +244,33 @@ def test_what_is_not_as_declared_is_named(name, other, value):
     record = serialize({**FEATURES, name: other}, {**VALUES, name: value})
     with pytest.raises(CorruptShardError, match=f"field '{name}'"):
         decode_fields(fields_of(FEATURES), decode_example(record))
+
+
+def test_a_type_that_there_is_not_is_named():
+    fields = fields_of({"rows": FEATURES["rows"]})
+    fields["rows"]["tensor"]["dtype"] = "float33"
+    record = serialize({"rows": FEATURES["rows"]}, {"rows": VALUES["rows"]})
+    with pytest.raises(CorruptShardError, match="field 'rows'.*float33"):
+        decode_fields(fields, decode_example(record))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "config", "splits"),
+    [
+        ("duts", {"splits": {"train": 0.85, "test": 0.15}}, ["train", "test"]),
+        ("composite", {"splits": {"train": 0.7, "test": 0.3}, "subjects_per_picture": [3, 3]}, ["train", "test"]),
+        ("composite", {"subjects_per_picture": [2, 2]}, ["train", "test"]),
+        ("duts", {"limit": 1}, None),
+    ],
+)
+def test_a_few_samples_are_enough_for_every_split(raw_root, tmp_path, dataset, config, splits):
+    if dataset == "composite":
+        config = {**config, "subjects": "duts", "subject_scale": [0.3, 0.4], "feather": 0}
+    made = build_a_few(dataset, {**config, "image_size": [64, 64]}, str(raw_root), 2, tmp_path)
+    if splits:
+        assert list(made.splits) == splits
+    else:
+        assert sum(made.splits.values()) == 1
 
 
 def test_other_fields_than_declared_are_named():

@@ -160,6 +160,32 @@ def test_a_folder_with_another_dataset_is_refused(built, raw_root, tmp_path):
     )
 
 
+def test_a_folder_of_another_raw_root_is_refused(built, raw_root, tmp_path):
+    folder, _ = built
+    other = tmp_path / "raw"
+    (other / "duts").mkdir(parents=True)
+    done = build(folder, other)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        f"dataset-handlers: out holds a dataset of the raw root {raw_root.resolve()}, not of "
+    )
+    assert done.stderr.endswith("name another --work-dir, or remove that folder\n")
+    linked = tmp_path / "link"
+    linked.symlink_to(raw_root)
+    assert build(folder, linked).returncode == 0  # it is the same one
+    text = "".join(path.read_text() for part in ("plan", "sealed") for path in (folder / "out" / part).glob("*.json"))
+    assert str(raw_root) not in text
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_plan_of_another_raw_root_is_refused(raw_root, tmp_path, more):
+    (tmp_path / "config.json").write_text("{}")
+    command = [sys.executable, "-I", "-m", "dataset_handlers", "plan", "--dataset", "duts"]
+    subprocess.run([*command, "--raw-root", raw_root, "--work-dir", "out", *more], check=True, cwd=tmp_path)
+    (tmp_path / "raw" / "duts").mkdir(parents=True)
+    assert "holds a dataset of the raw root" in build(tmp_path, tmp_path / "raw").stderr
+
+
 def test_refused_configs_list_every_fault(built, raw_root, tmp_path):
     (tmp_path / "config.json").write_text('{"image_sise": [1, 1], "seed": "1"}')
     done = build(tmp_path, raw_root)

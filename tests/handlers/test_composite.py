@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_handlers.backgrounds import photos_without, share_out
+from dataset_handlers.backgrounds import photos_in, photos_without, share_out
 from dataset_handlers.coco import load_coco
 from dataset_handlers.composite import CompositeConfig, CompositeHandler
 from dataset_handlers.config import check_config
@@ -259,6 +260,80 @@ def test_no_background_is_in_two_splits(handler, raw_root, tmp_path, splits):
     assert all(any(path.startswith("backgrounds/") for path in paths) for paths in read.values())
 
 
+@given(
+    st.lists(st.integers(1, 5), min_size=3, max_size=20),
+    st.lists(st.integers(1, 1000), min_size=1, max_size=3),
+    st.integers(0, 99),
+)
+def test_copies_of_a_background_stay_together(counts, sizes, seed):
+    by_split = dict(zip(("train", "validation", "test"), sizes, strict=False))
+    groups = [[f"{number} {copy}" for copy in range(count)] for number, count in enumerate(counts)]
+    alike = {photo: group[0] for group in groups for photo in group}
+    shares = share_out(list(alike), by_split, seed, alike)
+    assert sorted(photo for share in shares.values() for photo in share) == sorted(alike)
+    assert all(len({photo in share for photo in group}) == 1 for group in groups for share in shares.values())
+    alone = share_out([group[0] for group in groups], by_split, seed)
+    assert {split: [photo for photo in share if photo.endswith(" 0")] for split, share in shares.items()} == alone
+
+
+@pytest.mark.parametrize("near_duplicates", ["group", "remove", "ignore"])
+def test_copies_of_a_background_are_in_one_split(raw_root, tmp_path, near_duplicates):
+    root = copied(raw_root, tmp_path, 8)
+    for path in sorted((root / "backgrounds").iterdir()):
+        picture = cv2.imread(str(path))
+        for quality in (60, 80):
+            cv2.imwrite(str(path.with_name(f"{quality}-{path.stem}.jpg")), picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    (root / "backgrounds" / "broken.jpg").write_bytes(b"no picture")
+    (root / "backgrounds" / "empty.jpg").write_bytes(b"")
+    config = {**BASE, "near_duplicates": near_duplicates, "variations_per_sample": 20}
+    made = CompositeHandler(config, str(root))
+    used = [
+        {Path(name).stem.rpartition("-")[2] for sample in samples for name in sample.data["backgrounds"]}
+        for samples in planned(made).values()
+    ]
+    parted = (used[0] & used[1]) - {"broken", "empty"}
+    assert bool(parted) == (near_duplicates == "ignore")
+    read = {path for path, _ in made.take_read_files()}
+    assert len(read) == (0 if near_duplicates == "ignore" else 26)
+
+
+def test_copies_of_one_background_are_too_few_for_two_splits(raw_root, tmp_path):
+    root = copied(raw_root, tmp_path, 1)
+    (photo,) = (root / "backgrounds").iterdir()
+    shutil.copy(photo, photo.with_name("copy.jpg"))
+    with pytest.raises(RawDataError, match=r"2 splits cannot do with 1 background photos \(2 with copies\)"):
+        all_planned(CompositeHandler(BASE, str(root)))
+
+
+def test_fingerprints_of_cutouts_do_not_see_what_is_hidden(tmp_path):
+    (tmp_path / "cutouts").mkdir()
+    rgba = np.zeros((64, 64, 4), np.uint8)
+    cv2.circle(rgba, (30, 34), 20, (40, 200, 90, 255), -1)
+    hidden = rgba[..., 3] == 0
+    for seed in range(2):
+        rgba[..., :3][hidden] = cv2.resize(np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8), (64, 64))[
+            hidden
+        ]
+        cv2.imwrite(str(tmp_path / "cutouts" / f"{seed}.png"), rgba)
+    made = CompositeHandler({**BASE, "subjects": "cutouts"}, str(tmp_path))
+    one, other = (made.fingerprint(sample) for sample in made.samples())
+    assert one == other is not None
+    assert [path for path, _ in made.take_read_files()] == ["cutouts/0.png", "cutouts/1.png"]
+
+
+def test_instances_of_one_photo_are_no_near_duplicates(raw_root, tmp_path):
+    config = {**BASE, "subjects": "coco", "categories": ["figure"], "single_instances": True}
+    plan, _ = make(CompositeHandler, {**config, "splits": {"train": 0.5, "test": 0.5}}, raw_root, tmp_path)
+    assert plan.samples > 26  # more than there are photos
+    assert plan.near_duplicates == ()
+
+
+def test_pipes_are_no_backgrounds(raw_root, tmp_path):
+    root = copied(raw_root, tmp_path, 4)
+    os.mkfifo(root / "backgrounds" / "pipe.jpg")
+    assert len(photos_in(root / "backgrounds")) == 4
+
+
 def test_backgrounds_are_needed(handler):
     for folder in ("nowhere", "duts"):
         with pytest.raises(RawDataError, match=f"no photo in the raw folder '{folder}'"):
@@ -393,6 +468,10 @@ def test_options_without_effect_are_as_good_as_left_out():
     assert effective(subjects="cutouts", feather=3.0) == effective(subjects="cutouts")
     assert effective(subjects="mattes", decontaminate=True) == effective(subjects="mattes")
     assert effective(subjects="cutouts", decontaminate=True) != effective(subjects="cutouts")
+    for subjects in ("coco", "duts"):
+        unseen = {"subjects": subjects, "input_attributes": ["trimap"]}
+        assert effective(**unseen, match_light=0.5) == effective(**unseen)
+    assert effective(match_light=0.5) != effective()
     for config in ({}, {"subjects": "mattes"}, {"subjects": "cutouts", "backgrounds": "coco"}):
         assert effective(**effective(**config)) == effective(**config)
 

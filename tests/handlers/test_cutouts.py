@@ -3,6 +3,9 @@
 import io
 import json
 import math
+import os
+import weakref
+import zlib
 from collections import Counter
 
 import cv2
@@ -289,6 +292,8 @@ def test_categories(tmp_path, source, expected, reason):
     [
         ({"input_attributes": ["cluster"]}, "the attribute 'cluster' needs `clusters`"),
         ({"balance": 0.5}, "`balance` fills up clusters; set `clusters`"),
+        ({"clusters": 2, "balance": 0.5, "background_color": [0, 0, 0]}, "nothing here tells these apart"),
+        ({"clusters": 2, "balance": 0.5, "input_attributes": ["alpha"]}, "nothing here tells these apart"),
         ({"input_attributes": ["category"]}, "the attribute 'category' needs `category_from`"),
         ({"items_per_picture": [1, 2]}, "set image_size"),
         ({"items_per_picture": [3, 2], "image_size": [64, 64]}, "no range [least, most]"),
@@ -347,6 +352,17 @@ def test_photo_alpha_and_mask_go_together(tmp_path, config):
     assert not (cv2.erode(subject, kernel, borderValue=0) & ~example["mask"]).any()
 
 
+def items_of(handler, sample, random):
+    """What is in a picture, the sample's own last, as its random numbers say."""
+    least, most = handler.options.items_per_picture
+    pool = sample.data["further"]
+    first, share = random.random(2)
+    further = [
+        pool[(int(first * len(pool)) + n) % len(pool)] for n in range(least - 1 + int(share * (most - least + 1)))
+    ]
+    return [*further, sample.data]
+
+
 def arranged_by_hand(handler, sample, variation, files):
     """The picture, alpha and masks of a sample with several items, in floating point and one step at a time."""
     size = handler.options.image_size
@@ -354,9 +370,10 @@ def arranged_by_hand(handler, sample, variation, files):
     picture = np.tile(random.integers(0, 256, 3).astype(float), (*size, 1))
     uncovered = np.ones(size)
     opacities = []
-    for data in [*sample.data["further"][variation], sample.data]:
+    shown = items_of(handler, sample, random)
+    for data in shown:
         rgba = files[data["photo"]].astype(np.float64)
-        box = cv2.boundingRect((rgba[..., 3] > 0).astype(np.uint8))
+        box = cv2.boundingRect((rgba[..., 3] >= 128).astype(np.uint8))
         placed = place((box[0], box[1], box[0] + box[2], box[1] + box[3]), size, handler.options.item_scale, random)
         shift = np.eye(3)
         shift[:2, 2] = 0.5  # OpenCV counts from pixel centres
@@ -367,7 +384,7 @@ def arranged_by_hand(handler, sample, variation, files):
         picture = moved[..., :3] + picture * (1 - opacity[..., None])
         uncovered *= 1 - opacity
         opacities.append(opacity * 255)
-    return picture, 255 * (1 - uncovered), opacities
+    return picture, 255 * (1 - uncovered), opacities, shown
 
 
 def test_several_items_occlude_one_another(tmp_path):
@@ -388,7 +405,7 @@ def test_several_items_occlude_one_another(tmp_path):
         for variation in range(3):
             random = SampleRandom(0, sample.key).variation(variation)
             scene = handler.load(sample, variation, random)
-            picture, alpha, opacities = arranged_by_hand(handler, sample, variation, files)
+            picture, alpha, opacities, shown = arranged_by_hand(handler, sample, variation, files)
             counts.add(len(opacities))
             # OpenCV interpolates at 32nds of a pixel: up to a 64th off on each axis, of steps of up to 255 levels.
             error = np.abs(scene.photo.pixels() - picture)
@@ -402,10 +419,7 @@ def test_several_items_occlude_one_another(tmp_path):
             for number, opacity in enumerate(opacities):
                 owner[opacity >= 127.5] = number
                 unsure |= np.abs(opacity - 127.5) < 8
-            expected = [
-                (data["category"], owner == number)
-                for number, data in enumerate([*sample.data["further"][variation], sample.data])
-            ]
+            expected = [(data["category"], owner == number) for number, data in enumerate(shown)]
             expected = [(category, seen) for category, seen in expected if seen.any()]
             assert [item.category for item in scene.instances] == [category for category, _ in expected]
             for instance, (_, seen) in zip(scene.instances, expected, strict=True):
@@ -451,8 +465,9 @@ def test_no_split_lends_items_to_another(some, tmp_path):
         stored = json.loads((tmp_path / "made" / "plan" / f"shard-{shard.number:05}.json").read_text())
         for _, data in stored["samples"]:
             members.setdefault(shard.split, set()).add(data["photo"])
-            lent.setdefault(shard.split, set()).update(item["photo"] for items in data["further"] for item in items)
-            assert data["photo"] not in {item["photo"] for items in data["further"] for item in items}
+            further = {item["photo"] for item in data["further"]}
+            lent.setdefault(shard.split, set()).update(further)
+            assert data["photo"] not in further
     assert members["train"].isdisjoint(members["test"])
     assert len(members["train"] | members["test"]) == 10
     assert all(lent[split] == members[split] for split in ("train", "test"))
@@ -583,3 +598,109 @@ def test_a_picture_that_vanishes_while_building_is_quarantined(some):
     (gone,) = [sample for sample in samples if sample.key == "03"]
     with pytest.raises(BadSampleError, match=r"03\.png: No such file"):
         list(handler.examples(gone, SampleRandom(0, gone.key)))
+
+
+@pytest.mark.parametrize(
+    ("more", "differ"),
+    [
+        ({}, False),
+        ({"flip_horizontal": 1.0, "rotation": [5, 5], "exposure": [1, 1], "equalize": 1.0}, False),
+        ({"noise": [3, 3], "exposure": [-1, 1], "input_attributes": ["alpha"]}, False),
+        ({"probabilities": {"blur": 0.5}}, False),
+        ({"image_size": [32, 32], "crop_size": [16, 16], "crop_mode": "center"}, False),
+        ({"image_size": [32, 32], "crop_size": [16, 16]}, True),
+        ({"image_size": [32, 32], "items_per_picture": [2, 2]}, True),
+        ({"flip_vertical": 0.5}, True),
+        ({"rotation": [5, 6]}, True),
+        ({"rotation": [5, 5], "probabilities": {"rotation": 0.5}}, True),
+        ({"noise": [3, 3]}, True),
+        ({"channel_shuffle": 1.0}, True),
+        ({"input_attributes": ["clicks"]}, True),
+        ({"background_color": None}, True),
+    ],
+)
+def test_clusters_are_filled_up_with_examples_that_differ(lopsided, tmp_path, more, differ):
+    config = {"clusters": 2, "balance": 1.0, "near_duplicates": "ignore", "background_color": [9, 9, 9]}
+    config = {**config, "input_attributes": ALL, "image_encoding": "png", **more}
+    if not differ:
+        with pytest.raises(ConfigRefusedError, match="nothing here tells these apart"):
+            CutoutsHandler(config, str(lopsided))
+        return
+    _, sealed = make(CutoutsHandler, config, lopsided, tmp_path / "made")
+    records = [record for shard in sealed for record in read_records(tmp_path / "made" / "dataset" / shard.file)]
+    assert len(records) == 24
+    # Where two examples differ in whether something happens, they may fall out alike.
+    assert len(set(records)) >= (16 if more.keys() & {"flip_vertical", "probabilities"} else 20)
+
+
+def test_a_plan_of_many_variations_stays_small(some, tmp_path):
+    config = {"items_per_picture": [1, 4], "image_size": [16, 16], "input_attributes": ["image"]}
+    sizes = []
+    for variations in (8, 800):
+        handler = CutoutsHandler({**config, "variations_per_sample": variations}, str(some))
+        completed = handler.complete_samples("train", list(handler.samples()))
+        assert all(len(sample.data["further"]) == 9 for sample in completed)  # of ten, all others
+        sizes.append(len(json.dumps([sample.data for sample in completed])))
+    assert sizes[0] == sizes[1]
+
+
+def test_of_several_items_one_is_held_at_its_full_size(tmp_path, monkeypatch):
+    """A cut-out is placed before the next one is decoded."""
+    root = fill(tmp_path, {f"{n}.png": blob(n, (60, 60)) for n in range(5)})
+    handler = CutoutsHandler({"items_per_picture": [5, 5], "image_size": [64, 64]}, str(root))
+    sample = handler.complete_samples("train", list(handler.samples()))[0]
+    alive = []
+    decode_one = handler._decoded
+
+    def decoded(data):
+        cutout = decode_one(data)
+        alive.append(weakref.ref(cutout.photo))
+        counts.append(sum(reference() is not None for reference in alive))
+        return cutout
+
+    counts = []
+    monkeypatch.setattr(handler, "_decoded", decoded)
+    handler.load(sample, 0, SampleRandom(0, sample.key).variation(0))
+    assert len(counts) == 5
+    assert max(counts) <= 3  # the sample's own, the one at hand, and the one before it
+
+
+def test_what_is_too_large_is_refused_by_its_header():
+    header = encoded(blob(1))[:16] + (9000).to_bytes(4, "big") + (6000).to_bytes(4, "big") + encoded(blob(1))[24:]
+    header = header[:29] + zlib.crc32(header[12:29]).to_bytes(4, "big") + header[33:]
+    with pytest.raises(BadSampleError, match="9000×6000 pixels are too many for a cut-out"):
+        decode_cutout(header, "a.png")
+
+
+def test_the_cutout_kept_is_the_samples_own(some):
+    """Variations may be made one by one, in any order."""
+    handler = CutoutsHandler({"variations_per_sample": 2}, str(some))
+    one, other = sorted(handler.samples(), key=lambda item: item.key)[:2]
+    handler.load(one, 0, np.random.default_rng(0))
+    late = handler.load(other, 1, np.random.default_rng(0))
+    alone = CutoutsHandler({"variations_per_sample": 2}, str(some)).load(other, 1, np.random.default_rng(0))
+    np.testing.assert_array_equal(late.photo.pixels(), alone.photo.pixels())
+
+
+def test_pipes_and_folders_are_passed_over_and_broken_links_are_told(some, tmp_path):
+    os.mkfifo(some / "cutouts" / "pipe.png")
+    (some / "cutouts" / "folder.png").mkdir()
+    (some / "cutouts" / "link.png").symlink_to(tmp_path / "nowhere.png")
+    examples, _, sealed = built({"max_quarantined_share": 1.0}, some, tmp_path / "made")
+    assert len(examples) == 10
+    assert list(quarantined(sealed)) == ["link"]
+
+
+def test_nothing_is_read_beside_the_raw_root(some, tmp_path):
+    (tmp_path / "secret.png").write_bytes(encoded(blob(1)))
+    handler = CutoutsHandler({}, str(some))
+    for name in ("../../secret.png", str(tmp_path / "secret.png"), "x/../../../secret.png"):
+        sample = Sample("a", {"photo": name, "category": ""})
+        with pytest.raises(BadSampleError, match=r"secret\.png: is not below the raw root"):
+            list(handler.examples(sample, SampleRandom(0, "a")))
+    assert handler.take_read_files() == []
+    (some / "cutouts" / "link.png").symlink_to(tmp_path / "secret.png")  # a link is put there on purpose
+    assert handler.read_raw(some / "cutouts" / "link.png") == encoded(blob(1))
+    dotted = CutoutsHandler({}, f"{some}/../{some.name}")
+    assert dotted.read_raw(dotted.raw_data_path() / "link.png") == encoded(blob(1))
+    assert dotted.take_read_files()[0][0] == "cutouts/link.png"

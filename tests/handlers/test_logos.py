@@ -597,3 +597,41 @@ def test_real_logos_and_objects(real_raw, tmp_path, config):
     files = list((real_raw / config.get("raw_folder", "logos")).iterdir())
     assert sum(shard.examples for shard in sealed) == config.get("limit", len(files))
     assert sum(shard.counters.get("empty_masks", 0) for shard in sealed) == 0
+
+
+def test_logos_are_kept_by_what_is_in_their_files(raw, monkeypatch):
+    prepared_ones = []
+    monkeypatch.setattr(
+        "dataset_handlers.logos.prepare_logo", lambda *given: prepared_ones.append(given) or prepare_logo(*given)
+    )
+    made, samples = prepared(raw)
+    first = [made._logo(sample.data).pixels for sample in samples]
+    again = [made._logo(sample.data).pixels for sample in samples]
+    assert len(prepared_ones) == len(samples)
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    path = raw / "logos" / samples[0].data["photo"]
+    path.write_bytes((raw / "logos" / samples[1].data["photo"]).read_bytes())
+    assert made._logo(samples[0].data).pixels is first[1]
+    for number in range(20):
+        (raw / "logos" / "new.png").write_bytes(png(logo("red-disc", 60 + number)))
+        made._logo({"photo": "new.png"})
+    assert len(made._kept) == 16
+    made._logo(samples[0].data)
+    assert len(prepared_ones) == len(samples) + 21
+
+
+def test_copies_of_a_background_are_in_one_split(raw):
+    for path in sorted((raw / "backgrounds").iterdir()):
+        for quality in (70, 90):
+            written = path.with_name(f"{quality}_{path.stem}.jpg")
+            cv2.imwrite(str(written), cv2.imread(str(path)), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    made = LogosHandler({**PLAIN, "variations_per_sample": 30}, str(raw))
+    samples = list(made.samples())
+    by_split = made.complete_splits({"train": samples[:4], "test": samples[4:]})
+    used = [
+        {name.rpartition(".")[0].rpartition("_")[2] for sample in found for name in sample.data["backgrounds"]}
+        for found in by_split.values()
+    ]
+    assert used[0]
+    assert used[1]
+    assert not used[0] & used[1]

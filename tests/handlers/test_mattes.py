@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -132,6 +133,8 @@ def test_what_belongs_to_what(tmp_path):
         "readme.txt": b"",
     }
     handler = MattesHandler({}, str(fill(tmp_path, files)))
+    os.mkfifo(tmp_path / "mattes" / "pipe.png")  # reading one would never end
+    os.mkfifo(tmp_path / "mattes" / "pipe_alpha.png")
     found = sorted(handler.samples(), key=lambda item: item.key)
     assert [item for item in found if isinstance(item, Sample)] == [
         Sample("a", {"photo": "a.png", "alpha": "a_alpha.png"}),

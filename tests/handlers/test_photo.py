@@ -15,8 +15,8 @@ from PIL import Image
 from dataset_handlers import jpeg
 from dataset_handlers.errors import BadSampleError
 from dataset_handlers.images import decode_photo
-from dataset_handlers.photo import Photo
-from dataset_handlers.transforms.geometry import Geometry, augmentation, compose, translation
+from dataset_handlers.photo import Photo, _fill_beside
+from dataset_handlers.transforms.geometry import Geometry, augmentation, compose, scaling, translation
 from dataset_handlers.transforms.sampling import Region, Sampling, plan_sampling, resample, shows_frame, warp
 from tests.handlers.support import REPOSITORY
 from tests.handlers.test_jpeg import KINDS
@@ -118,6 +118,21 @@ def test_filling_beside_the_photo():
     assert 0.1 < beside.mean() < 0.3
     assert (photo[beside] == 77).all()
     assert (photo[~beside] != 77).any()
+
+
+SCALES = st.floats(0.05, 20).flatmap(lambda scale: st.sampled_from([scale, -scale]))
+EDGES = st.one_of(st.integers(-60, 120).map(lambda n: n / 2), st.floats(-60, 120))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(scales=st.tuples(SCALES, SCALES), corner=st.tuples(EDGES, EDGES), shear=st.sampled_from([0, 0, 0.2]))
+def test_a_frame_without_rotation_is_filled_beside_as_any_other(scales, corner, shear):
+    slanted = np.array([[1, shear, 0], [0, 1, 0], [0, 0, 1]])
+    geometry = Geometry(compose(translation(*corner), slanted, scaling(*scales)), (37, 53))
+    output = np.full((37, 53, 3), 7, np.uint8)
+    _fill_beside(output, geometry, (20, 30), (1, 2, 3))
+    wanted = np.where(shows_frame(geometry, (20, 30))[..., None], 7, (1, 2, 3))
+    np.testing.assert_array_equal(output, wanted)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
