@@ -18,6 +18,7 @@ _COUNTED = {
     "unreadable_backgrounds": "backgrounds could not be read; others were taken",
     "backgrounds_without_room": "backgrounds had no surface large enough; others were taken",
     "unusable_partners": "further subjects could not be used; others were taken",
+    "logos_off_surfaces": "logos are set where there is no even surface, for no background had one with room",
     "logos_left_out": "further logos found no place",
     "missing_depth_maps": "backgrounds have no depth map; planes were drawn at random",
     "unusable_depth_maps": "depth maps could not be used; planes were drawn at random",

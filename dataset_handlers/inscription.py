@@ -100,7 +100,7 @@ class Surfaces:
     ``photo_size`` is the size (height, width) of the whole photo in pixels of the picture, which may be its middle
     alone; the camera sees the longer side of that at 53 degrees (`surfaces.FOCAL`). Where there is ``depth``, of
     `working_size`, a surface without a plane in it is none; elsewhere planes are drawn, at most ``max_tilt`` degrees
-    off.
+    off. With ``anywhere`` the whole picture is one surface.
     """
 
     def __init__(
@@ -110,6 +110,8 @@ class Surfaces:
         depth: Depth | None,
         max_tilt: float,
         random: np.random.Generator,
+        *,
+        anywhere: bool = False,
     ) -> None:
         """Find the segments; planes are found when they are needed."""
         self.size: Size = (picture.shape[0], picture.shape[1])
@@ -118,7 +120,7 @@ class Surfaces:
         self._working = working_size(self.size)
         self._scales = self._working[1] / self.size[1], self._working[0] / self.size[0]
         small = cv2.resize(picture, self._working[::-1], interpolation=cv2.INTER_AREA)
-        self._labels = segments(np.asarray(small, np.uint8))
+        self._labels = np.ones(self._working, np.int32) if anywhere else segments(np.asarray(small, np.uint8))
         self._depth, self._max_tilt, self._random = depth, max_tilt, random
         self._normals: dict[int, Vector] = {}
 

@@ -232,9 +232,13 @@ class LogosHandler(SegmentationHandler):
     def _set_first(
         self, logo: Logo, sample: Sample, variation: int, random: np.random.Generator
     ) -> tuple[Array, Surfaces, Projected]:
-        """The variation's background with the sample's own logo on a surface, or a spare one where it cannot be."""
+        """The variation's background with the sample's own logo on a surface, or a spare one where it cannot be.
+
+        Where none has an even surface with room, the logo is set anywhere on the first.
+        """
         photos = sample.data["backgrounds"]
         reasons = []
+        first = None
         for name in (photos[variation], *photos[self.options.variations_per_sample :]):
             try:
                 picture, whole, depth = self._canvas(name)
@@ -242,13 +246,19 @@ class LogosHandler(SegmentationHandler):
                 self.count({"unreadable_backgrounds": 1})
                 reasons.append(str(error))
                 continue
+            first = first or (picture, whole)
             surfaces = Surfaces(picture, whole, depth, self.options.max_tilt, random)
             try:
                 return picture, surfaces, project(logo, surfaces, self.options.style, random)
             except BadSampleError as error:
                 self.count({"backgrounds_without_room": 1})
                 reasons.append(f"{name}: {error}")
-        raise BadSampleError(f"none of {len(reasons)} backgrounds can be used; the first: {reasons[0]}")
+        if first is None:
+            raise BadSampleError(f"none of {len(reasons)} backgrounds can be used; the first: {reasons[0]}")
+        self.count({"logos_off_surfaces": 1})
+        picture, whole = first
+        surfaces = Surfaces(picture, whole, None, self.options.max_tilt, random, anywhere=True)
+        return picture, surfaces, project(logo, surfaces, self.options.style, random)
 
     def _canvas(self, name: str) -> tuple[Array, tuple[float, float], Depth | None]:
         """A background covering the canvas, the size of all of it in pixels of the canvas, and its depth."""

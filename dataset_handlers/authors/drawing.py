@@ -58,7 +58,7 @@ def caption(example: Mapping[str, Any]) -> str:
             words.append(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}")
         elif isinstance(value, list) and value and all(isinstance(item, bytes) for item in value):
             counted = Counter(item.decode(errors="replace") for item in value)
-            words.append(", ".join(text if count == 1 else f"{text} ×{count}" for text, count in counted.items()))
+            words.append(", ".join(text if count == 1 else f"{count} {text}" for text, count in counted.items()))
     return " · ".join(words)
 
 

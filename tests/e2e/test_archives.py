@@ -34,8 +34,6 @@ AUGMENTED = {
     "splits": {"train": 0.7, "validation": 0.3},
 }
 FIGURES = {"categories": ["figure"]}
-#: A third of the backgrounds are textures, with no surface to set anything on: all are needed, and small logos.
-SMALL_LOGOS = {"logo_scale": [0.06, 0.3], "splits": {"train": 1.0}, "variations_per_sample": 5}
 REQUESTS = {
     "coco, the field's config": ("coco", {**FIELD, **FIGURES}),
     "duts, the field's config": ("duts", FIELD),
@@ -46,7 +44,7 @@ REQUESTS = {
     "coco, untouched": ("coco", FIGURES),
     "cutouts, augmented": ("cutouts", AUGMENTED),
     "mattes, augmented": ("mattes", {**AUGMENTED, "variations_per_sample": 6}),
-    "logos, augmented": ("logos", {**AUGMENTED, **SMALL_LOGOS}),
+    "logos, augmented": ("logos", AUGMENTED),
     "composite of cutouts": ("composite", {**AUGMENTED, "subjects": "cutouts"}),
 }
 

@@ -90,7 +90,7 @@ def test_every_field_has_its_panel():
     assert clicks[5, 5].argmax() == 1
     assert clicks[34, 5].argmax() == 0
     assert tuple(depth[20, 30]) == (77, 77, 77)
-    assert caption(example) == "a/b · cat ×2, dog · cluster 3 · score 0.123"
+    assert caption(example) == "a/b · 2 cat, dog · cluster 3 · score 0.123"
 
 
 def test_pictures_of_another_shape_keep_theirs():
