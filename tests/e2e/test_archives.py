@@ -44,7 +44,7 @@ REQUESTS = {
     "coco, untouched": ("coco", FIGURES),
     "cutouts, augmented": ("cutouts", AUGMENTED),
     "mattes, augmented": ("mattes", {**AUGMENTED, "variations_per_sample": 6}),
-    "logos, augmented": ("logos", AUGMENTED),
+    "logos, augmented": ("logos", {**AUGMENTED, "variations_per_sample": 5}),
     "composite of cutouts": ("composite", {**AUGMENTED, "subjects": "cutouts"}),
 }
 
