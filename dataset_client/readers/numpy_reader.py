@@ -23,6 +23,8 @@ from dataset_client.readers.tfrecord import crc32c_function, read_records
 if TYPE_CHECKING:
     import numpy as np
 
+#: What handlers write at most. Not left to Pillow, whose limit is the whole process' and may be switched off.
+_MAX_PIXELS = 16_384 * 16_384
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -94,15 +96,20 @@ def decode_image(data: bytes, feature: ImageFeature) -> "np.ndarray[Any, np.dtyp
     formats: list[str] = [feature.encoding] if feature.encoding else ["jpeg", "png"]
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
+            _refuse_other_sizes(image.height, image.width, feature)
             pixels = np.asarray(image.convert(_MODES[feature.shape[2]]), dtype=np.uint8)
     except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise ValueError(f"the image cannot be decoded: {error}") from error  # Pillow's parsers leak theirs
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    for expected, side in zip(feature.shape, pixels.shape, strict=True):
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _refuse_other_sizes(height: int, width: int, feature: ImageFeature) -> None:
+    """By the header, before memory is taken for what damage, or somebody, made of it."""
+    for expected, side in zip(feature.shape, (height, width), strict=False):
         if expected not in {None, side}:
-            raise ValueError(f"the image has shape {pixels.shape}, not {feature.shape}")
-    return pixels
+            raise ValueError(f"the image has {width} × {height} pixels, not shape {feature.shape}")
+    if height * width > _MAX_PIXELS:
+        raise ValueError(f"{width} × {height} pixels are more than any example has")
 
 
 def _tensor(name: str, feature: TensorFeature, stored: Values | None) -> "np.ndarray[Any, Any] | np.generic":

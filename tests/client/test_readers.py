@@ -219,6 +219,16 @@ def test_damaged_images_are_value_errors(image, changes, end):
             decode_image(repair_png(bytes(data[: end % len(data) + 1])), ImageFeature((None, None, channels), kind))
 
 
+def test_an_image_that_claims_to_be_huge_takes_no_memory(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as other libraries in the process may set it
+    data = bytearray(mask(0, 8))
+    data[16:24] = (60_000).to_bytes(4) * 2
+    with pytest.raises(ValueError, match="60000 × 60000 pixels are more"):
+        decode_image(repair_png(bytes(data)), ImageFeature((None, None, 1), "png"))
+    with pytest.raises(ValueError, match="not shape"):
+        decode_image(repair_png(bytes(data)), ImageFeature((48, 64, 1), "png"))
+
+
 def repair_png(data):
     """``data`` with right checksums, so that damage gets past them, as far as it is a PNG."""
     out, position = [data[:8]], 8
