@@ -109,7 +109,7 @@ def _refuse_other_sizes(height: int, width: int, feature: ImageFeature) -> None:
         if expected not in {None, side}:
             raise ValueError(f"the image has {width} × {height} pixels, not shape {feature.shape}")
     if height * width > _MAX_PIXELS:
-        raise ValueError(f"{width} × {height} pixels are more than any example has")
+        raise ValueError(f"the image cannot be decoded: {width} × {height} pixels are more than any example has")
 
 
 def _tensor(name: str, feature: TensorFeature, stored: Values | None) -> "np.ndarray[Any, Any] | np.generic":

@@ -247,7 +247,7 @@ def repair_png(data):
     ],
 )
 def test_what_pillow_raises_besides_its_documentation(data):
-    with pytest.raises(ValueError, match="cannot be decoded|more than any example"):
+    with pytest.raises(ValueError, match="cannot be decoded"):
         decode_image(data, ImageFeature((None, None, 1), "png"))
 
 
