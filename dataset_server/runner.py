@@ -77,7 +77,7 @@ async def run_command(
         status: int | None = None
         try:
             async with asyncio.timeout(timeout):
-                final = await _until_gone(process, _listen(output.reader, stall_timeout, on_event))
+                final = await _until_gone(process, output, _listen(output.reader, stall_timeout, on_event))
                 # Its last word said, it has a moment to go by itself.
                 async with asyncio.timeout(_LEAVING_SECONDS if final else None):
                     status = await process.wait()
@@ -97,19 +97,26 @@ async def run_command(
             kill_group(process)
             await process.wait()
         collecting.cancel()
-        output.close()
-        errors.close()
+        output.end()
+        errors.end()
         file.unlink(missing_ok=True)
 
 
-async def _until_gone(process: Process, listening: Coroutine[Any, Any, HandlerEvent | None]) -> HandlerEvent | None:
-    """Listen until the last event, or until the process has gone: a child of its may hold the pipe open for ever."""
+async def _until_gone(
+    process: Process, output: "_Pipe", listening: Coroutine[Any, Any, HandlerEvent | None]
+) -> HandlerEvent | None:
+    """Listen until the last event, or until the process has gone: a child of its may hold the pipe open for ever.
+
+    What it said before it went is heard to the end, however long taking it in takes.
+    """
     listener, gone = asyncio.create_task(listening), asyncio.create_task(process.wait())
     try:
         await asyncio.wait((listener, gone), return_when=asyncio.FIRST_COMPLETED)
         if not listener.done():
+            kill_group(process)
             await asyncio.wait((listener,), timeout=_LEAVING_SECONDS)
-        return await listener if listener.done() else None
+            output.end()
+        return await listener
     finally:
         for task in (listener, gone):
             task.cancel()
@@ -187,8 +194,8 @@ class _Pipe:
         """Leave the writing to the process that inherited it."""
         os.close(self.write_end)
 
-    def close(self) -> None:
-        """Stop reading."""
+    def end(self) -> None:
+        """Take nothing more in; the reader gets what has come so far, and then the end."""
         self._transport.close()
 
 

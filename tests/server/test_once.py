@@ -53,7 +53,7 @@ async def test_twenty_clients_one_build(make_server):
     async with aiohttp.ClientSession() as session:
         told = await asyncio.gather(*(ask_and_wait(session, server, config) for config in spellings))
     ends = [events[-1] for events in told]
-    assert {event["kind"] for event in ends} == {"ready"}
+    assert [event for event in ends if event["kind"] != "ready"] == []
     assert len({event["data"]["archive"]["sha256"] for event in ends}) == 1
     complete = max((shard_files(events) for events in told), key=len)
     assert len(complete) > 1

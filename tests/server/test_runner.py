@@ -1,0 +1,55 @@
+"""What a handler process said counts, even if it has gone before it was all taken in."""
+
+import asyncio
+import sys
+
+import pytest
+
+from dataset_server import runner
+from dataset_server.errors import HandlerFaultError
+from dataset_server.runner import run_command
+
+
+def interpreter(folder, body: str):
+    """A program in the place of a handler's interpreter; it gets the same arguments."""
+    program = folder / "python"
+    program.write_text(f"#!{sys.executable}\nimport json, os, subprocess, sys\n{body}\n")
+    program.chmod(0o755)
+    return program
+
+
+TALK = """
+for done in range(40):
+    print(json.dumps({"event": "progress", "done": done, "total": 40}))
+"""
+LAST = """print(json.dumps({"event": "finished", "files": []}), flush=True)\n"""
+
+
+async def test_a_slow_listener_hears_a_handler_that_has_gone_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_LEAVING_SECONDS", 0.1)
+    heard = []
+
+    async def take_in_slowly(event):
+        await asyncio.sleep(0.02)
+        heard.append(event.done)
+
+    program = interpreter(tmp_path, TALK + LAST)
+    last = await run_command(program, "build", {}, tmp_path / "work", timeout=30, on_event=take_in_slowly)
+    assert last.event == "finished"
+    assert heard == list(range(40))
+
+
+async def test_a_child_that_holds_the_pipe_holds_nothing_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_LEAVING_SECONDS", 0.1)
+    child = 'subprocess.Popen(["sleep", "20"], start_new_session=True)'
+    program = interpreter(tmp_path, TALK + child)
+    heard = []
+
+    async def take_in(event):
+        heard.append(event.done)
+
+    with pytest.raises(HandlerFaultError) as refused:
+        async with asyncio.timeout(10):
+            await run_command(program, "build", {}, tmp_path / "work", timeout=30, on_event=take_in)
+    assert refused.value.code == "handler_exited"
+    assert heard == list(range(40))
