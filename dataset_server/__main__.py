@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .app import serve
 from .claim import AlreadyServedError
+from .migrations import SchemaTooNewError
 from .models import in_words
 from .settings import load_settings
 
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         asyncio.run(serve(settings))
-    except (OSError, AlreadyServedError, SQLAlchemyError, ImportError) as error:
+    except (OSError, AlreadyServedError, SchemaTooNewError, SQLAlchemyError, ImportError) as error:
         print(f"dataset-server: cannot start: {error}", file=sys.stderr)
         return 1
     return 0

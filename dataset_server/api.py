@@ -22,12 +22,13 @@ from .errors import (
 from .hub import Hub
 from .models import Page, in_words, parse_request
 from .notifications import HEARTBEAT_SECONDS, follow, parse_subscriptions
-from .schema import Dataset, Shard
 from .settings import HandlerSource, Settings
 from .sources import declared_version
-from .store import Store, archive_data, shard_data
+from .store import Database, Store, archive_data, shard_data
+from .store.schema import Dataset, Shard
 
 SETTINGS = web.AppKey("settings", Settings)
+DATABASE = web.AppKey("database", Database)
 STORE = web.AppKey("store", Store)
 HUB = web.AppKey("hub", Hub)
 BUILDS = web.AppKey("builds", Builds)
@@ -200,7 +201,7 @@ async def health(_: web.Request) -> web.Response:
 
 async def readiness(request: web.Request) -> web.Response:
     """``GET /readyz``: so does the database."""
-    await request.app[STORE].ping()
+    await request.app[DATABASE].ping()
     return web.json_response({"status": "ok"})
 
 

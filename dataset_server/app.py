@@ -10,7 +10,7 @@ from aiohttp import web
 
 from dataset_client.protocol import MAX_REQUEST_BYTES
 
-from .api import BUILDS, CATALOG, HUB, SETTINGS, STORE
+from .api import BUILDS, CATALOG, DATABASE, HUB, SETTINGS, STORE
 from .builds import Builds
 from .catalog import Catalog
 from .claim import claim
@@ -20,7 +20,7 @@ from .middlewares import bearer, faults, same_origin
 from .processes import hide_environment
 from .routes import ROUTES
 from .settings import Settings
-from .store import Store
+from .store import Database, Store
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ def create_app(settings: Settings) -> web.Application:
     token = settings.token.get_secret_value() if settings.token else None
     app = web.Application(middlewares=[faults, same_origin, bearer(token)], client_max_size=MAX_REQUEST_BYTES)
     app[SETTINGS] = settings
-    app[STORE] = Store(settings.database)
+    app[DATABASE] = Database(settings.database)
+    app[STORE] = Store(app[DATABASE])
     app[HUB] = Hub()
     environments = Environments(settings)
     app[BUILDS] = Builds(settings, app[STORE], app[HUB], environments)
@@ -39,7 +40,7 @@ def create_app(settings: Settings) -> web.Application:
     async def resources(app: web.Application) -> AsyncIterator[None]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         with claim(settings.data_dir):
-            await app[STORE].create()
+            await app[DATABASE].create()
             environments.clean()
             app[BUILDS].prepare()
             await app[CATALOG].resume()
@@ -47,7 +48,7 @@ def create_app(settings: Settings) -> web.Application:
             await app[CATALOG].close()
             await app[BUILDS].close()
             await environments.close()
-            await app[STORE].close()
+            await app[DATABASE].close()
 
     app.cleanup_ctx.append(resources)
     app.add_routes(ROUTES)

@@ -22,10 +22,10 @@ from .errors import HandlerFaultError, ServerFault
 from .handler_events import HandlerEvent
 from .hub import Hub
 from .runner import run_command
-from .schema import Dataset, Shard
 from .settings import Settings
 from .sources import Resolved
 from .store import Store, insist
+from .store.schema import Dataset, Shard
 
 logger = logging.getLogger(__name__)
 

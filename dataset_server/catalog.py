@@ -23,10 +23,10 @@ from .handler_events import Described
 from .hub import Hub
 from .models import RequestedDataset
 from .runner import run_command
-from .schema import Dataset, Topic
 from .settings import Settings
 from .sources import Resolved, resolve, resolve_again
 from .store import Store, archive_data, insist
+from .store.schema import Dataset, Topic
 
 logger = logging.getLogger(__name__)
 

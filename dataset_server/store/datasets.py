@@ -1,73 +1,33 @@
-"""The database: all SQL is here, over the tables of `schema`. Every method is one transaction.
+"""Requests and datasets in the database, with their shards and events. Every method is one transaction.
 
 States change by compare-and-set: a writer that comes too late changes nothing.
 """
 
-import asyncio
 import json
-import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, event, func, insert, select, true, update
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dataset_client.protocol import TERMINAL_KINDS, Event
 
-from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, Topic, datasets, events, metadata, shards, topics
-
-logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
-
-
-async def insist(action: Callable[[], Awaitable[_T]]) -> _T:
-    """Do what must not be lost, such as telling how an attempt ended, until the database takes it.
-
-    A database that is locked, or a disk that is full, is waited for.
-    """
-    pause = 0.5
-    while True:
-        try:
-            return await action()
-        except SQLAlchemyError:
-            logger.exception("the database refuses; trying again in %g s", pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 30.0)
+from .database import Database
+from .events import append
+from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, Topic, datasets, events, shards, topics
 
 
 class Store:
-    """The database behind the server."""
+    """Requests, datasets, their shards, and what is said of them."""
 
-    def __init__(self, url: str) -> None:
-        self._engine: AsyncEngine = create_async_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine.sync_engine, "connect", _tune_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin)
-        # Writers queue for SQLite's lock at their start, where waiting is possible; readers never wait.
-        self._writing = self._engine.execution_options(immediate=True)
-
-    async def create(self) -> None:
-        """Make the tables that are not there."""
-        async with self._engine.begin() as db:
-            await db.run_sync(metadata.create_all)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._engine.dispose()
-
-    async def ping(self) -> None:
-        """Raise if the database does not answer."""
-        async with self._engine.connect() as db:
-            await db.execute(select(1))
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     # -- requests
 
     async def topic(self, topic_id: str) -> Topic | None:
         """A request, if it was ever made."""
-        async with self._engine.connect() as db:
+        async with self._database.reading() as db:
             row = (await db.execute(select(topics).where(topics.c.topic_id == topic_id))).one_or_none()
             return Topic(**row._mapping) if row else None
 
@@ -75,11 +35,11 @@ class Store:
         self, topic_id: str, dataset_name: str, handler_version: str, config: str, resolved_version: str
     ) -> Topic:
         """Open the next attempt of a request, not yet tied to a dataset; one that has not ended is cancelled."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             active = select(topics.c.topic_id).where(topics.c.topic_id == topic_id, topics.c.state.in_(ACTIVE))
             if (await db.execute(active)).one_or_none():
                 message = "the handler version means something else now; a new attempt begins"
-                await _append(db, [topic_id], "cancelled", {"message": message})
+                await append(db, [topic_id], "cancelled", {"message": message})
             changed = await db.execute(
                 update(topics)
                 .where(topics.c.topic_id == topic_id)
@@ -104,13 +64,13 @@ class Store:
                         created_at=time.time(),
                     )
                 )
-            await _append(db, [topic_id], "state", {"state": "resolving"})
+            await append(db, [topic_id], "state", {"state": "resolving"})
             row = (await db.execute(select(topics).where(topics.c.topic_id == topic_id))).one()
             return Topic(**row._mapping)
 
     async def unattached_topics(self) -> list[Topic]:
         """Active requests whose dataset is not known yet."""
-        async with self._engine.connect() as db:
+        async with self._database.reading() as db:
             rows = await db.execute(select(topics).where(topics.c.state.in_(ACTIVE), topics.c.dataset_id.is_(None)))
             return [Topic(**row._mapping) for row in rows]
 
@@ -120,37 +80,37 @@ class Store:
         A dataset that has ended meanwhile ends the attempt too. Nothing happens if the attempt has ended.
         """
         topic_id = topic.topic_id
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one()
             dataset = Dataset(**row._mapping)
             values = {"dataset_id": dataset_id, "resolved_version": dataset.resolved_version, "state": dataset.state}
             if not await _move_topic(db, topic, values):
                 return
             if dataset.state == "ready":
-                await _append(db, [topic_id], "ready", _ready_data(dataset))
+                await append(db, [topic_id], "ready", _ready_data(dataset))
                 return
             if not dataset.is_active:
-                await _append(db, [topic_id], dataset.state, json.loads(dataset.error or "{}"))
+                await append(db, [topic_id], dataset.state, json.loads(dataset.error or "{}"))
                 return
-            await _append(db, [topic_id], "state", {"state": dataset.state, "dataset_id": dataset_id})
+            await append(db, [topic_id], "state", {"state": dataset.state, "dataset_id": dataset_id})
             sealed = await db.execute(select(shards).where(shards.c.dataset_id == dataset_id).order_by(shards.c.number))
             for row in sealed:
-                await _append(db, [topic_id], "shard", shard_data(Shard(**row._mapping)))
+                await append(db, [topic_id], "shard", shard_data(Shard(**row._mapping)))
 
     async def say(self, topic: Topic, kind: str, data: dict[str, Any]) -> bool:
         """Say something on an attempt that has not ended; a ``state`` or terminal event changes its state too."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             state = data["state"] if kind == "state" else kind if kind in TERMINAL_KINDS else topics.c.state
             moved = await _move_topic(db, topic, {"state": state})
             if moved:
-                await _append(db, [topic.topic_id], kind, data)
+                await append(db, [topic.topic_id], kind, data)
             return moved
 
     # -- datasets
 
     async def dataset(self, dataset_id: str) -> Dataset | None:
         """A dataset, if anybody ever asked for it."""
-        async with self._engine.connect() as db:
+        async with self._database.reading() as db:
             row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one_or_none()
             return Dataset(**row._mapping) if row else None
 
@@ -163,7 +123,7 @@ class Store:
             wanted = and_(wanted, datasets.c.dataset_name == name)
         if state:
             wanted = and_(wanted, datasets.c.state == state)
-        async with self._engine.connect() as db:
+        async with self._database.reading() as db:
             total = (await db.execute(select(func.count()).select_from(datasets).where(wanted))).scalar_one()
             rows = await db.execute(
                 select(*DATASET_COLUMNS)
@@ -176,7 +136,7 @@ class Store:
 
     async def active_datasets(self) -> list[Dataset]:
         """Datasets somebody was making, oldest first."""
-        async with self._engine.connect() as db:
+        async with self._database.reading() as db:
             rows = await db.execute(
                 select(*DATASET_COLUMNS).where(datasets.c.state.in_(ACTIVE)).order_by(datasets.c.created_at)
             )
@@ -186,7 +146,7 @@ class Store:
         self, dataset_id: str, dataset_name: str, resolved_version: str, config: str, seen: Dataset | None
     ) -> Dataset | None:
         """Claim a new build of a dataset that nobody makes; None if it is not any more as it was ``seen``."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             where = datasets.c.dataset_id == dataset_id
             row = (await db.execute(select(datasets.c.state, datasets.c.attempt).where(where))).one_or_none()
             if (row and (row.state, row.attempt)) != (seen and (seen.state, seen.attempt)):
@@ -216,27 +176,27 @@ class Store:
 
     async def manifest(self, dataset_id: str) -> str | None:
         """The manifest of a dataset, once it is ready."""
-        async with self._engine.connect() as db:
+        async with self._database.reading() as db:
             return (await db.execute(select(datasets.c.manifest).where(datasets.c.dataset_id == dataset_id))).scalar()
 
     async def forget_shards(self, dataset_id: str) -> None:
         """Forget the sealed shards of a build that starts over."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             await db.execute(delete(shards).where(shards.c.dataset_id == dataset_id))
 
     async def set_state(self, dataset_id: str, attempt: int, state: str) -> list[str]:
         """Move a build on, and tell its topics; returns them. Nothing happens if this attempt is over."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             if not await _move(db, dataset_id, attempt, {"state": state}):
                 return []
             told = await _active_topics(db, dataset_id)
             await db.execute(update(topics).where(topics.c.topic_id.in_(told)).values(state=state))
-            await _append(db, told, "state", {"state": state, "dataset_id": dataset_id})
+            await append(db, told, "state", {"state": state, "dataset_id": dataset_id})
             return told
 
     async def seal_shard(self, shard: Shard) -> list[str]:
         """Note a sealed shard once, and tell the topics of its dataset; returns them."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             same = (shards.c.dataset_id == shard.dataset_id, shards.c.file == shard.file)
             known = (await db.execute(select(shards.c.sha256).where(*same))).scalar()
             if known == shard.sha256:
@@ -244,22 +204,22 @@ class Store:
             await db.execute(delete(shards).where(*same))
             await db.execute(insert(shards).values(**vars(shard)))
             told = await _active_topics(db, shard.dataset_id)
-            await _append(db, told, "shard", shard_data(shard))
+            await append(db, told, "shard", shard_data(shard))
             return told
 
     async def progress(self, dataset_id: str, data: dict[str, Any]) -> list[str]:
         """Tell the topics of a dataset how far it is; only the latest progress is kept."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             told = await _active_topics(db, dataset_id)
             await db.execute(delete(events).where(events.c.topic_id.in_(told), events.c.kind == "progress"))
-            await _append(db, told, "progress", data)
+            await append(db, told, "progress", data)
             return told
 
     async def publish(
         self, dataset_id: str, attempt: int, *, size: int, sha256: str, manifest: str, offsets: dict[str, int]
     ) -> list[str]:
         """Make a dataset ready, and tell its topics; returns them."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             values = {
                 "state": "ready",
                 "archive_bytes": size,
@@ -281,7 +241,7 @@ class Store:
 
     async def fail(self, dataset_id: str, attempt: int, error: dict[str, Any]) -> list[str]:
         """End a build with an error, and tell its topics; returns them."""
-        async with self._writing.begin() as db:
+        async with self._database.writing() as db:
             values = {"state": "failed", "error": json.dumps(error), "finished_at": time.time()}
             if not await _move(db, dataset_id, attempt, values):
                 return []
@@ -289,7 +249,7 @@ class Store:
 
     async def sealed_shards(self, dataset_id: str) -> list[Shard]:
         """The sealed shards of a dataset, in order."""
-        async with self._engine.connect() as db:
+        async with self._database.reading() as db:
             rows = await db.execute(select(shards).where(shards.c.dataset_id == dataset_id).order_by(shards.c.number))
             return [Shard(**row._mapping) for row in rows]
 
@@ -297,7 +257,7 @@ class Store:
 
     async def events_after(self, topic_id: str, number: int, limit: int = 500) -> list[Event]:
         """The events of a topic that come after ``number``, in order."""
-        async with self._engine.connect() as db:
+        async with self._database.reading() as db:
             rows = await db.execute(
                 select(events)
                 .where(events.c.topic_id == topic_id, events.c.number > number)
@@ -360,41 +320,5 @@ async def _active_topics(db: AsyncConnection, dataset_id: str) -> list[str]:
 async def _end(db: AsyncConnection, dataset_id: str, kind: str, data: dict[str, Any]) -> list[str]:
     told = await _active_topics(db, dataset_id)
     await db.execute(update(topics).where(topics.c.topic_id.in_(told)).values(state=kind))
-    await _append(db, told, kind, data)
+    await append(db, told, kind, data)
     return told
-
-
-async def _append(db: AsyncConnection, topic_ids: Iterable[str], kind: str, data: dict[str, Any]) -> None:
-    """Give each topic its next event; numbers are taken inside the caller's transaction."""
-    text = json.dumps(data, separators=(",", ":"))
-    for topic_id in topic_ids:
-        numbered = await db.execute(
-            update(topics)
-            .where(topics.c.topic_id == topic_id)
-            .values(last_number=topics.c.last_number + 1)
-            .returning(topics.c.last_number, topics.c.attempt)
-        )
-        number, attempt = numbered.one()
-        await db.execute(
-            insert(events).values(
-                topic_id=topic_id,
-                number=number,
-                attempt=attempt,
-                kind=kind,
-                data=text,
-                created_at=time.time(),
-            )
-        )
-
-
-def _tune_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy's "begin" below opens the transactions
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-
-def _begin(connection: Any) -> None:
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,57 @@
+"""The database's history, as Alembic revisions in ``versions``; each file is named by its number.
+
+Migrations run at every start, inside one transaction. A database of a later server is refused: going back means
+restoring the backup that was made before (docs/operations.md).
+"""
+
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+
+#: The revision that databases have which were made before migrations were recorded.
+_FIRST = "0001"
+
+
+class SchemaTooNewError(Exception):
+    """The database was made by a later server."""
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the tables to this server's revision, within the caller's transaction; raises `SchemaTooNewError`."""
+    scripts = _scripts()
+    context = MigrationContext.configure(connection)
+    current = context.get_current_revision()
+    if current is None and inspect(connection).has_table("topics"):
+        context.stamp(scripts, _FIRST)
+        current = _FIRST
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        raise SchemaTooNewError(
+            f"the database is at revision {current}, this server knows up to {head()}; start the server that wrote it, "
+            "or restore the backup from before the upgrade"
+        )
+    target = scripts.get_current_head()
+    if current == target:
+        return
+    steps = scripts.iterate_revisions(target, current or "base")
+    with Operations.context(context):
+        for script in reversed(list(steps)):
+            script.module.upgrade()
+    context.stamp(scripts, "head")
+
+
+def head() -> str:
+    """This server's revision."""
+    revision = _scripts().get_current_head()
+    assert revision is not None
+    return revision
+
+
+def _scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return ScriptDirectory.from_config(config)

@@ -1,0 +1,80 @@
+"""Databases of every earlier server become this one's, and lose nothing; later ones are refused."""
+
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import create_engine, inspect, text
+
+from dataset_server.migrations import SchemaTooNewError, head, upgrade
+from dataset_server.migrations import _scripts as scripts
+from dataset_server.store.schema import metadata
+
+
+@pytest.fixture
+def connection(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path / 'server.db'}")
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def first_database(connection) -> None:
+    """What the first servers made, before migrations were recorded."""
+    with Operations.context(MigrationContext.configure(connection)):
+        scripts().get_revision("0001").module.upgrade()
+
+
+def test_a_new_database_is_what_the_tables_say(connection):
+    upgrade(connection)
+    assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert MigrationContext.configure(connection).get_current_revision() == head()
+
+
+def test_a_database_from_before_migrations_keeps_its_rows(connection):
+    first_database(connection)
+    assert not inspect(connection).has_table("tokens")
+    connection.execute(
+        text(
+            "INSERT INTO datasets (dataset_id, dataset_name, resolved_version, config, state, attempt, created_at, "
+            "finished_at) VALUES ('coco_1_x.zip', 'coco', '1', '{}', 'ready', 3, 1.0, 2.0), "
+            "('coco_1_y.zip', 'coco', '1', '{}', 'failed', 1, 1.0, 2.0)"
+        )
+    )
+    upgrade(connection)
+    assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    rows = list(connection.execute(text("SELECT state, attempt, revision, last_used_at, pinned FROM datasets")))
+    assert rows == [("ready", 3, 1, 2.0, 0), ("failed", 1, 0, None, 0)]
+
+
+def test_twice_is_once(connection):
+    upgrade(connection)
+    connection.execute(text("INSERT INTO audit (at, client, action, subject, detail) VALUES (1, 'a', 'b', 'c', '{}')"))
+    upgrade(connection)
+    assert connection.execute(text("SELECT count(*) FROM audit")).scalar() == 1
+
+
+def test_a_later_database_is_refused_and_left_alone(connection):
+    upgrade(connection)
+    connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaTooNewError, match="9999.*restore the backup"):
+        upgrade(connection)
+    assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+
+
+def test_the_server_says_so(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    engine = create_engine(f"sqlite:///{folder / 'server.db'}")
+    with engine.begin() as connection:
+        upgrade(connection)
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    command = [sys.executable, "-m", "dataset_server", "serve", "--raw-root", str(tmp_path), "--data-dir", str(folder)]
+    run = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert "cannot start" in run.stderr
+    assert "9999" in run.stderr
