@@ -243,13 +243,13 @@ class Augmentation:
     """What is done to one example: strengths drawn once, then a geometry and a change of light."""
 
     def __init__(self, options: AugmentationOptions, draws: Draws) -> None:
-        self._options, self._draws = options, draws
+        self._options, self._draws, self._active = options, draws, options.active
 
     def _strength(self, name: str) -> float | None:
         """The strength of an augmentation with a range; None where it is not to happen."""
-        if name not in self._options.active:
+        if name not in self._active:
             return None
-        low, high, probability = self._options.active[name]
+        low, high, probability = self._active[name]
         return low + (high - low) * self._draws.number(name) if self._draws.happens(name, probability) else None
 
     def geometry(self, source_size: Size, subject_centre: tuple[float, float] | None) -> Geometry:

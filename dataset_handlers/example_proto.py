@@ -32,24 +32,27 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _field(number: int, payload: bytes) -> bytes:
-    return b"".join((bytes((number << 3 | 2,)), _varint(len(payload)), payload))
+def _field(number: int, parts: Sequence[bytes]) -> list[bytes]:
+    """A field around the ``parts`` of its payload: they are joined once, at the end, for photos are long."""
+    return [bytes((number << 3 | 2,)), _varint(sum(map(len, parts))), *parts]
 
 
-def _feature(values: Values) -> bytes:
+def _feature(values: Values) -> list[bytes]:
     if not values:
-        return b""
+        return []
     if isinstance(values[0], bytes):
-        return _field(_BYTES, b"".join(_field(1, value) for value in values))  # type: ignore[arg-type]
+        return _field(_BYTES, [part for value in values for part in _field(1, (value,))])  # type: ignore[arg-type]
     if isinstance(values[0], float):
-        return _field(_FLOAT, _field(1, struct.pack(f"<{len(values)}f", *values)))
-    return _field(_INT64, _field(1, b"".join(_varint(int(value) & _MASK) for value in values)))
+        return _field(_FLOAT, _field(1, (struct.pack(f"<{len(values)}f", *values),)))
+    return _field(_INT64, _field(1, [_varint(int(value) & _MASK) for value in values]))
 
 
 def encode_example(features: Mapping[str, Values]) -> bytes:
     """Serialise lists of bytes, floats (stored as float32) or integers (int64) by name. An empty list has no kind."""
-    entries = (_field(1, _field(1, name.encode()) + _field(2, _feature(features[name]))) for name in sorted(features))
-    return _field(1, b"".join(entries))
+    entries: list[bytes] = []
+    for name in sorted(features):
+        entries += _field(1, [*_field(1, (name.encode(),)), *_field(2, _feature(features[name]))])
+    return b"".join(_field(1, entries))
 
 
 def decode_example(data: bytes) -> dict[str, list[bytes] | list[float] | list[int]]:

@@ -34,7 +34,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 def read_raw(path: Path) -> bytes:
     """The bytes of a raw file; a missing or unreadable one is a bad sample."""
     try:
-        return path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            return file.read()
     except OSError as error:
         raise BadSampleError(f"{path.name}: {error.strerror or error}") from error
     except ValueError as error:  # a name with a NUL in it
@@ -110,9 +111,14 @@ def encode_png(picture: Array) -> bytes:
     """Encode (H, W, 3) uint8 RGB or (H, W[, 1]) grey as PNG, exactly; one bit per pixel where all are 0 or 255."""
     if picture.ndim == 2 or picture.shape[2] == 1:
         plane = picture.reshape(picture.shape[:2])
-        if plane.size and cv2.countNonZero(plane) == cv2.countNonZero(cv2.inRange(plane, 255, 255)):
+        if plane.size and has_two_levels(plane):
             return _encode_bits(plane)
     return _encode(".png", picture, [])
+
+
+def has_two_levels(plane: Array) -> bool:
+    """Whether all levels of a plane (H, W) uint8 are 0 or 255."""
+    return bool(cv2.sumElems(plane)[0] == 255 * cv2.countNonZero(plane))
 
 
 def _encode_bits(plane: Array) -> bytes:
@@ -121,10 +127,17 @@ def _encode_bits(plane: Array) -> bytes:
     rows = np.zeros((height, 1 + (width + 7) // 8), np.uint8)  # each begins with its filter: none
     rows[:, 1:] = np.packbits(plane, axis=1)
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    parts = [b"\x89PNG\r\n\x1a\n"]
-    for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b"")):
-        parts += [struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(kind + content))]
-    return b"".join(parts)
+    pixels = zlib.compress(rows.tobytes(), 1)
+    return b"".join((b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", header), _chunk(b"IDAT", pixels), _PNG_END))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return b"".join(
+        (struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+    )
+
+
+_PNG_END = _chunk(b"IEND", b"")
 
 
 def _encode(kind: str, picture: Array, flags: list[int]) -> bytes:

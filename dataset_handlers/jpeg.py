@@ -41,6 +41,10 @@ class _Region(ctypes.Structure):
     _fields_ = [("x", ctypes.c_int), ("y", ctypes.c_int), ("w", ctypes.c_int), ("h", ctypes.c_int)]
 
 
+_EVERYWHERE = _Region(0, 0, 0, 0)
+_SCALES = {scale: _ScalingFactor(1, scale) for scale in (1, 2, 4, 8)}
+
+
 @dataclass(frozen=True)
 class JpegHeader:
     """What decides how a JPEG is decoded: size in pixels, and the columns of a minimum coded unit."""
@@ -170,21 +174,21 @@ class _TurboJpeg:
 
     def _read_header(self, data: bytes) -> JpegHeader | None:
         # A region that is still set is checked against the next photo's size.
-        self._library.tj3SetCroppingRegion(self._handle, _Region(0, 0, 0, 0))
-        self._library.tj3SetScalingFactor(self._handle, _ScalingFactor(1, 1))
+        self._library.tj3SetCroppingRegion(self._handle, _EVERYWHERE)
+        self._library.tj3SetScalingFactor(self._handle, _SCALES[1])
         if self._library.tj3DecompressHeader(self._handle, data, len(data)):
             self._start_anew()
             return None
-        subsampling, width, height, precision, colours = (
+        subsampling, width, height, precision, colours = [
             self._library.tj3Get(self._handle, what) for what in (_SUBSAMPLING, _WIDTH, _HEIGHT, _PRECISION, _COLOURS)
-        )
+        ]
         if precision != 8 or colours not in _COLOUR_SPACES or not 0 <= subsampling < len(_UNIT_WIDTHS):
             return None
         return JpegHeader(height, width, _UNIT_WIDTHS[subsampling])
 
     def decode(self, data: bytes, scale: int, x: int, y: int, width: int, height: int) -> Array:
         self.read_header(data)
-        self._check(self._library.tj3SetScalingFactor(self._handle, _ScalingFactor(1, scale)))
+        self._check(self._library.tj3SetScalingFactor(self._handle, _SCALES[scale]))
         self._check(self._library.tj3SetCroppingRegion(self._handle, _Region(x, y, width, height)))
         pixels = np.empty((height, width, 3), np.uint8)
         self._check(

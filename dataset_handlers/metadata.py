@@ -31,13 +31,14 @@ def write_metadata(work: WorkFolder, plan: Plan, sealed: Sequence[SealedShard]) 
     """
     write_json(work.dataset / "features.json", plan.features, indent=1)
     write_json(work.dataset / "dataset_info.json", _dataset_info(plan.dataset, sealed), indent=1)
+    to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` would make one for each line
     with atomic_file(work.dataset / "lineage.jsonl") as file:
         for shard in sealed:
             first = 0
             for item in shard.lineage:
                 line = {"shard": shard.file, "first": first, "examples": item.examples, "key": item.key}
                 line["files"] = dict(item.files)
-                file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+                file.write(to_json(line).encode() + b"\n")
                 first += item.examples
     write_json(work.dataset / "manifest.json", _manifest(plan, sealed), indent=1)
     return [shard.file for shard in sealed] + list(METADATA_FILES)

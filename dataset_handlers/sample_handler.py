@@ -7,7 +7,6 @@ configs, splits, parallel builds that resume, the same bytes from any number of 
 import hashlib
 import os
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,6 +31,7 @@ from .plan import (
 )
 from .rng import SampleRandom
 from .shards import SealedShard, ShardWriter, WorkFolder, seal
+from .statistics import add
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -57,7 +57,7 @@ class SampleHandler(DatasetHandler):
         """Check ``config``; its options become attributes. Raises `ConfigRefusedError` with every fault."""
         self.options = check_config(type(self).Config, config)
         self._read_files: list[tuple[str, str]] = []
-        self._counted: Counter[str] = Counter()
+        self._counted: dict[str, int] = {}
         self._raw_prefix = f"{Path(base_data_path)}{os.sep}"
         super().__init__(self.options.model_dump(), base_data_path)
 
@@ -107,7 +107,7 @@ class SampleHandler(DatasetHandler):
 
     def count(self, counters: Mapping[str, int]) -> None:
         """Add whole numbers about the current sample itself to the statistics; for `examples` to call."""
-        self._counted.update(counters)
+        add(self._counted, counters)
 
     def read_raw(self, path: Path) -> bytes:
         """Read a file below the raw root and note it, with its sha256, in the lineage of the current sample.
@@ -189,12 +189,12 @@ class SampleHandler(DatasetHandler):
         def fill(writer: ShardWriter) -> None:
             for sample in load_samples(work.plan, shard):
                 self.take_read_files()
-                self._counted = Counter()
+                self._counted = {}
                 mark = writer.mark()
                 try:
                     for example in self.examples(sample, SampleRandom(self.options.seed, sample.key)):
                         writer.write(serialize(features, example))
-                        self._counted.update(self.counters(example))
+                        add(self._counted, self.counters(example))
                 except BadSampleError as error:
                     writer.roll_back(mark)
                     writer.quarantine(sample.key, str(error), self.take_read_files())

@@ -1,7 +1,6 @@
 """Photos with masks: what the built-in handlers share, from a source picture to examples."""
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from .augmentation import Augmentation, Draws
 from .config import PhotoConfig
 from .errors import BadSampleError, HandlerError
 from .features import Feature, ImageFeature, TensorFeature, TextFeature, TextListFeature
+from .images import has_two_levels
 from .labels.clicks import STRATEGIES, distance_map, simulate_clicks
 from .labels.shapes import Matte, Polygons, Raster, box_through
 from .labels.trimap import trimap
@@ -93,7 +93,9 @@ class SegmentationHandler(SampleHandler):
             if scene is None or self.load_is_random:
                 scene = self.load(sample, number, random)
                 self.count(scene.findings)
-                self.count(Counter(f"category:{item.category}" for item in scene.instances if item.category))
+                for item in scene.instances:
+                    if item.category:
+                        self.count({f"category:{item.category}": 1})
             yield self.make_example(sample, scene, Draws(random))
 
     def make_example(self, sample: Sample, scene: Scene, draws: Draws) -> dict[str, Any]:
@@ -127,7 +129,7 @@ class SegmentationHandler(SampleHandler):
             if scene.alpha is None:
                 raise BadSampleError("nothing is known of its opacity")
             alpha = scene.alpha.draw(geometry, border)
-        else:
+        elif "trimap" in wanted:
             # The grey levels of a soft mask are opacity, too.
             alpha = mask if isinstance(scene.mask, Matte) else _subject(scene, mask)
         if "alpha" in wanted:
@@ -179,5 +181,5 @@ def _subject(scene: Scene, mask: Array) -> Array:
 
 def _check_labels(scene: Scene, mask: Array) -> None:
     """Raise `HandlerError` for levels that the kind of mask does not have: the handler's fault, not the raw data's."""
-    if isinstance(scene.mask, Raster | Polygons) and cv2.countNonZero(mask) != int(np.count_nonzero(mask == 255)):
+    if isinstance(scene.mask, Raster | Polygons) and not has_two_levels(mask):
         raise HandlerError(f"a mask with levels {np.unique(mask).tolist()[:10]}; they are 0 and 255")

@@ -6,14 +6,14 @@ says so; whoever resumes a build trusts nothing else.
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from .files import atomic_file, read_json, write_json
 from .plan import PlannedShard
+from .statistics import add
 from .tfrecord import frame
 
 
@@ -106,7 +106,7 @@ class ShardWriter:
         self._file = file
         self._sha256 = hashlib.sha256()
         self._bytes = self._examples = 0
-        self._counters: Counter[str] = Counter()
+        self._counters: dict[str, int] = {}
         self._lineage: list[Lineage] = []
         self._quarantine: list[tuple[str, str]] = []
         self._quarantined_files: list[tuple[str, str]] = []
@@ -133,7 +133,7 @@ class ShardWriter:
         self, key: str, mark: tuple[int, int, Any], counters: Mapping[str, int], raw_files: list[tuple[str, str]]
     ) -> None:
         """Note what was written since ``mark`` as made of one sample."""
-        self._counters.update(counters)
+        add(self._counters, counters)
         self._lineage.append(Lineage(key, self._examples - mark[1], tuple(raw_files)))
 
     def quarantine(self, key: str, reason: str, raw_files: list[tuple[str, str]]) -> None:
@@ -164,7 +164,9 @@ def seal(work: WorkFolder, shard: PlannedShard, fill: Callable[[ShardWriter], No
         writer = ShardWriter(shard, file)
         fill(writer)
     record = writer.record()
-    write_json(work.sealed / f"{shard.file}.json", asdict(record))
+    # `asdict` would copy every string of every sample.
+    lineage = [vars(item) for item in record.lineage]
+    write_json(work.sealed / f"{shard.file}.json", vars(record) | {"lineage": lineage})
     return record
 
 

@@ -90,5 +90,11 @@ def total(counted: Sequence[Mapping[str, int]]) -> Counter[str]:
     """The sums of several counters."""
     summed: Counter[str] = Counter()
     for counters in counted:
-        summed.update(counters)
+        add(summed, counters)
     return summed
+
+
+def add(sums: dict[str, int], counters: Mapping[str, int]) -> None:
+    """Add ``counters`` to ``sums``, by name; for as few as a sample has, `Counter.update` takes longer."""
+    for name, value in counters.items():
+        sums[name] = sums.get(name, 0) + value

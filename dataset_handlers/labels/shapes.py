@@ -5,7 +5,6 @@ quicker. Drawn through no geometry they are what pycocotools draws, to the pixel
 """
 
 import functools
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,8 +31,12 @@ Points = npt.NDArray[np.float64]
 #: x0, y0, x1, y1 in continuous pixels.
 Box = tuple[float, float, float, float]
 
+_IDENTITY = np.eye(3)
+
 #: Polygons may leave a picture, but by no more than this many times its longer side.
 _FAR = 16
+#: Characters of a run in COCO's encoding that 64 bits have room for.
+_LONGEST_RUN = 12
 
 
 class Shape(Protocol):
@@ -106,7 +109,7 @@ class Polygons:
         moved = None if runs else _moved(polygons, self.size, geometry, border)
         if moved is None:
             return warp(_drawn(self._encoded()), geometry, nearest=True, border=border)
-        return _drawn(rle.merge(_runs_of(moved, geometry.size)))
+        return _drawn(_union(_runs_of(moved, geometry.size)))
 
     def box(self) -> Box | None:
         """The extent of all polygons and runs, within the picture."""
@@ -146,7 +149,7 @@ class Polygons:
 
     def _encoded(self) -> Any:
         polygons, runs = self._parts
-        return rle.merge([*(_runs_of(polygons, self.size) if polygons else []), *runs])
+        return _union([*(_runs_of(polygons, self.size) if polygons else []), *runs])
 
 
 @dataclass(frozen=True)
@@ -186,15 +189,20 @@ def bounding_box(mask: Mask) -> Box | None:
 
 def _runs_of(polygons: Sequence[Points], size: Size) -> Any:
     """Each polygon drawn as pycocotools draws it, encoded."""
-    return rle.frPyObjects([points.ravel().tolist() for points in polygons], *size)
+    return rle.frPyObjects([points.ravel() for points in polygons], *size)
+
+
+def _union(codes: Sequence[Any]) -> Any:
+    """One encoded mask of all."""
+    return codes[0] if len(codes) == 1 else rle.merge(codes)
 
 
 def _extent(points: Points, size: Size) -> Box | None:
     """The extent of the part of a polygon that is within a picture: by its vertices, or of its pixels if it leaves."""
-    if _leaves(points, size):
+    x0, y0, x1, y1 = ends = _ends(points)
+    if _leaves(ends, size):
         x, y, width, height = rle.toBbox(_runs_of([points], size))[0].tolist()
         return (x, y, x + width, y + height) if width and height else None
-    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
@@ -213,14 +221,13 @@ def _moved(polygons: Sequence[Points], size: Size, geometry: Geometry, border: i
     """
     tiles = _mirror_tiles(geometry, size, border)
     framed = border != cv2.BORDER_REFLECT or (tiles is not None and len(tiles) > 1)
-    if tiles is None or (framed and any(_leaves(polygon, size) for polygon in polygons)):
+    if tiles is None or (framed and any(_leaves(_ends(polygon), size) for polygon in polygons)):
         return None
     moved = []
     for tile in tiles:
-        matrix = compose(geometry.matrix, tile)
-        g, h, i = matrix[2].tolist()
+        matrix = geometry.matrix if tile is _IDENTITY else compose(geometry.matrix, tile)
         for polygon in polygons:
-            if not geometry.is_affine and not (g * polygon[:, 0] + h * polygon[:, 1] + i > 0).all():
+            if not geometry.is_affine and not _is_in_front(polygon, matrix):
                 return None
             points = transform_points(matrix, polygon)
             if not (np.abs(points) <= _FAR * max(*geometry.size, *size)).all():
@@ -229,20 +236,35 @@ def _moved(polygons: Sequence[Points], size: Size, geometry: Geometry, border: i
     return moved
 
 
-def _leaves(polygon: Points, size: Size) -> bool:
-    return bool(polygon.min() < 0 or polygon[:, 0].max() > size[1] or polygon[:, 1].max() > size[0])
+def _is_in_front(points: Points, matrix: Matrix) -> bool:
+    """Whether all points are on the camera's side of the horizon."""
+    g, h, i = matrix[2].tolist()
+    return bool((g * points[:, 0] + h * points[:, 1] + i > 0).all())
+
+
+def _ends(points: Points) -> Box:
+    """The least and the greatest coordinates of points."""
+    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return x0, y0, x1, y1
+
+
+def _leaves(ends: Box, size: Size) -> bool:
+    x0, y0, x1, y1 = ends
+    return x0 < 0 or y0 < 0 or x1 > size[1] or y1 > size[0]
 
 
 def _mirror_tiles(geometry: Geometry, size: Size, border: int) -> list[Matrix] | None:
     """The mirrorings of the picture that an output sees, the picture itself first; None for more than next-door."""
     height, width = size
     if border != cv2.BORDER_REFLECT:
-        return [np.eye(3)]
+        return [_IDENTITY]
     (left, right), (top, bottom) = ((min(values), max(values)) for values in zip(*geometry.seen_corners, strict=True))
     if left < -width or right > 2 * width or top < -height or bottom > 2 * height:
         return None
-    columns = [np.eye(3)]
-    rows = [np.eye(3)]
+    if left >= 0 and right <= width and top >= 0 and bottom <= height:
+        return [_IDENTITY]
+    columns = [_IDENTITY]
+    rows = [_IDENTITY]
     if left < 0:
         columns.append(scaling(-1, 1))
     if right > width:
@@ -280,42 +302,51 @@ def _encoded_runs(segmentation: Any, size: Size) -> Any:
     if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"it is a mask of {segmentation['size']}, the photo is [{height}, {width}]")
     counts = segmentation["counts"]
-    runs = counts if isinstance(counts, list) else _runs(counts)
-    if not all(isinstance(run, int) for run in runs):
-        raise ValueError("its runs are no whole numbers")
+    if isinstance(counts, list):
+        if not all(isinstance(run, int) for run in counts):
+            raise ValueError("its runs are no whole numbers")
+        runs = counts
+    else:
+        runs = _runs(counts.encode("ascii")).tolist()
     if sum(runs) != height * width or min(runs) < 0:
         raise ValueError(f"its runs cover {sum(runs)} pixels, the photo has {height * width}")
     return rle.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
 
 
-def _runs(counts: str) -> list[int]:
+def _runs(counts: bytes) -> npt.NDArray[np.int64]:
     """The runs of a compressed RLE; raises `ValueError` for what is none.
 
     COCO's format (``rleToString`` in pycocotools' maskApi.c): five bits a character, offset 48, bit 5 says that
     more follow; two's complement; from the fourth on, runs are differences to the run before the last.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts.encode("ascii"):
-        bits = character - 48
-        if not 0 <= bits < 64:
-            raise ValueError("its runs hold a character that means nothing there")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    if shift:
+    bits = np.frombuffer(counts, np.uint8) - np.uint8(48)
+    if not bits.size:
+        return np.zeros(0, np.int64)
+    if bits.max() > 63:
+        raise ValueError("its runs hold a character that means nothing there")
+    last = np.flatnonzero(bits < 32)
+    if not last.size or last[-1] != bits.size - 1:
         raise ValueError("its last run is cut off")
+    first = np.zeros_like(last)
+    first[1:] = last[:-1] + 1
+    lengths = last - first + 1
+    if lengths.max() > _LONGEST_RUN:
+        raise ValueError("it has a run longer than any photo")
+    bits = bits.astype(np.int64)
+    place = np.arange(bits.size) - np.repeat(first, lengths)
+    runs = np.add.reduceat((bits & 31) << 5 * place, first)
+    runs -= (bits[last] >> 4) << 5 * lengths
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
     return runs
 
 
 def _drawn(code: Any) -> Mask:
-    """An encoded mask as 0 and 255."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools 2.0.11 converts arrays in NumPy 1's way
-        columns = rle.decode(code).T  # it draws column by column
-    return np.asarray(cv2.transpose(columns) * np.uint8(255), np.uint8)
+    """An encoded mask as 0 and 255; by NumPy, for pycocotools writes pixel by pixel and NumPy run by run."""
+    height, width = code["size"]
+    counts = code["counts"]
+    runs = _runs(counts.encode("ascii") if isinstance(counts, str) else counts)
+    levels = np.zeros(len(runs), np.uint8)
+    levels[1::2] = 255
+    columns = np.repeat(levels, runs).reshape(width, height)  # runs go down the columns
+    return np.asarray(cv2.transpose(columns), np.uint8)

@@ -42,7 +42,7 @@ def tone_table(
     if gamma != 1:
         level = level**gamma
     levels = (level * 255 - 127.5) * contrast + (127.5 + 255 * brightness)
-    table: Table = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
+    table: Table = np.rint(np.minimum(np.maximum(levels, 0), 255)).astype(np.uint8)
     return table
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from .geometry import Geometry, Size, compose, scaling, transform_point, translation
 
 Image = npt.NDArray[np.uint8]
+Pair = tuple[float, float]
 
 #: Shrinking by less than this is left to the bilinear warp.
 _NEGLIGIBLE = 1.05
@@ -32,6 +33,9 @@ _SMALLEST_SCALED = 16
 
 #: Filters in whole numbers, not by whatever library is quickest on a processor.
 _EXACT = cv2.ALGO_HINT_ACCURATE
+
+# OpenCV counts from pixel centres.
+_TO_CENTRES, _FROM_CENTRES = translation(-0.5, -0.5), translation(0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,24 @@ def plan_sampling(geometry: Geometry, source: Size, *, dct: bool, mirrored: bool
     """
     seen = geometry.seen_corners
     factors = _shrink_factors(geometry, seen)
-    extents = [(min(point[axis] for point in seen), max(point[axis] for point in seen)) for axis in (0, 1)]
+    extents = [(min(values), max(values)) for values in zip(*seen, strict=True)]
     lengths = (source[1], source[0])
+    scale, blocks, sigma = 1, (1, 1), (0.0, 0.0)
+    if max(factors) > _NEGLIGIBLE:
+        scale, blocks, sigma = _filters(factors, extents, lengths, dct, mirrored)
+    spans = []
+    for axis in (0, 1):
+        step = scale * blocks[axis]
+        margin = step * (3 + _radius(sigma[axis]))
+        spans.append(_span(*extents[axis], lengths[axis], margin, step))
+    (left, right), (top, bottom) = spans
+    return Sampling(Region(left, top, right, bottom), scale, blocks, sigma)
+
+
+def _filters(
+    factors: Pair, extents: list[Pair], lengths: tuple[int, int], dct: bool, mirrored: bool
+) -> tuple[int, tuple[int, int], Pair]:
+    """DCT scale, blocks and sigma of a `Sampling` that shrinks by ``factors``; all else is for x and y, too."""
     # Averages would mirror at the last whole block, not at the frame: where that shows, only the Gaussian filters.
     # (The inverse of a plain resize ends a last bit beyond the frame, as often as not.)
     allowed = [high <= length + 1e-6 or not mirrored for (_, high), length in zip(extents, lengths, strict=True)]
@@ -81,24 +101,18 @@ def plan_sampling(geometry: Geometry, source: Size, *, dct: bool, mirrored: bool
         return allowed[axis] or lengths[axis] % factor == 0
 
     scale = 1
-    if dct and min(source) >= _SMALLEST_SCALED:
+    if dct and min(lengths) >= _SMALLEST_SCALED:
         fitting = (s for s in _DCT_SCALES if s <= min(factors) and whole(0, s) and whole(1, s))
         scale = next(fitting, 1)
-    blocks = [int(factors[axis] / scale) for axis in (0, 1)]
-    blocks = [count if whole(axis, count * scale) else 1 for axis, count in enumerate(blocks)]
-    rest = [factors[axis] / scale / blocks[axis] for axis in (0, 1)]
+    counts = [int(factor / scale) for factor in factors]
+    x_block, y_block = (count if whole(axis, count * scale) else 1 for axis, count in enumerate(counts))
+    rest = factors[0] / scale / x_block, factors[1] / scale / y_block
     # With the warp's interpolation, a sixth of a pixel squared, the variance of a triangle two output pixels wide.
-    sigma = [math.sqrt((factor * factor - 1) / 6) if factor > _NEGLIGIBLE else 0.0 for factor in rest]
-    spans = []
-    for axis in (0, 1):
-        step = scale * blocks[axis]
-        margin = step * (3 + _radius(sigma[axis]))
-        spans.append(_span(*extents[axis], lengths[axis], margin, step))
-    (left, right), (top, bottom) = spans
-    return Sampling(Region(left, top, right, bottom), scale, (blocks[0], blocks[1]), (sigma[0], sigma[1]))
+    x_sigma, y_sigma = (math.sqrt((factor * factor - 1) / 6) if factor > _NEGLIGIBLE else 0.0 for factor in rest)
+    return scale, (x_block, y_block), (x_sigma, y_sigma)
 
 
-def _shrink_factors(geometry: Geometry, seen: list[tuple[float, float]]) -> tuple[float, float]:
+def _shrink_factors(geometry: Geometry, seen: list[Pair]) -> Pair:
     """How many source pixels, along x and along y, fall on one output pixel; where this varies, the least."""
     (a, b, _), (d, e, _), (g, h, i) = geometry.matrix.tolist()
     if geometry.is_affine:
@@ -147,9 +161,9 @@ def resample(image: Image, sampling: Sampling, geometry: Geometry, border: int, 
         image = _image(
             cv2.GaussianBlur(image, kernel, x_sigma, sigmaY=y_sigma, borderType=cv2.BORDER_REFLECT, hint=_EXACT)
         )
-    step = scaling(sampling.dct_scale * x_blocks, sampling.dct_scale * y_blocks)
-    origin = translation(sampling.region.left, sampling.region.top)
-    matrix = compose(geometry.matrix, origin, step)
+    matrix = compose(geometry.matrix, translation(sampling.region.left, sampling.region.top))
+    if (step := (sampling.dct_scale * x_blocks, sampling.dct_scale * y_blocks)) != (1, 1):
+        matrix = compose(matrix, scaling(*step))
     return _warp(image, Geometry(matrix, geometry.size), cv2.INTER_LINEAR, border, fill)
 
 
@@ -177,8 +191,7 @@ def _warp(image: Image, geometry: Geometry, flags: int, border: int, fill: int) 
     if (direct := _without_interpolation(image, geometry)) is not None:
         return direct
     height, width = geometry.size
-    # OpenCV counts from pixel centres.
-    centred = compose(translation(-0.5, -0.5), geometry.matrix, translation(0.5, 0.5))
+    centred = compose(_TO_CENTRES, geometry.matrix, _FROM_CENTRES)
     options: dict[str, Any] = {"flags": flags, "borderMode": border, "borderValue": (fill, fill, fill)}
     if geometry.is_affine:
         return _image(cv2.warpAffine(image, centred[:2], (width, height), **options))

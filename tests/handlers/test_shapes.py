@@ -39,6 +39,17 @@ def test_polygons_where_nothing_moves_are_pycocotools(flats):
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 300) | st.integers(0, 5), max_size=60), st.sampled_from([SIZE, (1, 7), (2000, 1500)]))
+def test_runs_are_drawn_as_pycocotools_draws_them(lengths, size):
+    ends = np.minimum(np.cumsum([0, *lengths]), size[0] * size[1])
+    runs = [*np.diff(ends).tolist(), int(size[0] * size[1] - ends[-1])]
+    code = rle.frPyObjects({"size": list(size), "counts": runs}, *size)
+    crowd = {"id": 1, "segmentation": {"size": list(size), "counts": code["counts"].decode()}}
+    drawn = Polygons((crowd,), size).draw(Geometry(np.eye(3), size))
+    np.testing.assert_array_equal(drawn, np.asarray(rle.decode(code)) * 255)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(points)
 def test_a_box_holds_all_that_is_drawn_and_little_more(flat):
     shape = polygons(flat)
