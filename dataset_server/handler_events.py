@@ -12,7 +12,7 @@ METADATA_FILES: tuple[str, ...] = get_args(_MetadataFile)
 
 _Split = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 #: Never a path: what is called otherwise is neither stored nor served.
-_ShardFile = Annotated[
+ShardFile = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*-[a-z][a-z0-9_]*\.tfrecord-\d{5,9}-of-\d{5,9}$", max_length=200)
 ]
 _Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -51,7 +51,7 @@ class Shard(_Event):
 
     event: Literal["shard"]
     number: _Count
-    file: _ShardFile
+    file: ShardFile
     split: _Split
     examples: _Count
     bytes: _Count
@@ -62,7 +62,7 @@ class Finished(_Event):
     """The end of ``build``: every file of the dataset, shards first."""
 
     event: Literal["finished"]
-    files: tuple[_ShardFile | _MetadataFile, ...]
+    files: tuple[ShardFile | _MetadataFile, ...]
 
 
 class Fault(_Event):

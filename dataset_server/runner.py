@@ -1,24 +1,26 @@
 """Runs a handler's commands in its own interpreter and reads what it says; the far side is `dataset_handlers.commands`.
 
 Whatever goes wrong there becomes a `HandlerFaultError` with a code, a sentence and the handler's last lines. When the
-call returns, the process and its group have been killed; only what moved to a session of its own can live on.
+call returns, no process of the handler is left, whatever sessions they moved to.
 """
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
+import time
 import uuid
-from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
+from .confinement import Confinement, rules
 from .errors import ConfigRefusedError, HandlerFaultError
 from .handler_events import Described, Fault, Finished, HandlerEvent, Planned, Progress, parse_event
-from .processes import handler_environment, kill_group, last_lines
+from .processes import Pipe, Report, Supervised, handler_environment, landlock_abi, last_lines
 
 HANDLER_API: Final = 1
 _FINAL: Final = (Described, Planned, Finished, Fault)
@@ -29,7 +31,27 @@ _ANSWER: Final[dict[str, type[Described] | type[Planned] | type[Finished]]] = {
 }
 _MAX_LINE: Final = 4 << 20
 _MAX_LOG: Final = 10 << 20
+_EVENTS_AT_ONCE: Final = 4 << 20
+_LOG_AT_ONCE: Final = 32 << 20
+_EVENTS_A_SECOND: Final = 64 << 10  # and for each worker, which reports five times a second
+_WORKERS_EVENTS_A_SECOND: Final = 1 << 10
+_LOG_A_SECOND: Final = 1 << 20
+_TURN: Final = 64 << 10
 _LEAVING_SECONDS: Final = 2.0
+_OURS_TO_READ: Final = {"plan", "sealed", "dataset"}
+
+_BREACHES: Final = {
+    "memory": "handler_out_of_memory",
+    "cpu_time": "handler_cpu_exceeded",
+    "processes": "handler_processes_exceeded",
+}
+_EXCESSES: Final = {
+    "handler_out_of_memory": "needed more memory than it may have; ask for less at a time, use fewer workers, or have "
+    "the server's handler_memory raised",
+    "handler_cpu_exceeded": "used up its CPU time; ask for less, or have the server's handler_cpu_time raised",
+    "handler_processes_exceeded": "started more processes than the server's handler_processes allows",
+    "handler_file_too_large": "wrote a file larger than the server's handler_file_size allows",
+}
 
 
 async def run_command(
@@ -41,79 +63,89 @@ async def run_command(
     timeout: float,
     stall_timeout: float | None = None,
     on_event: Callable[[HandlerEvent], Awaitable[None]] | None = None,
+    confinement: Confinement | None = None,
 ) -> HandlerEvent:
     """Run ``describe``, ``plan`` or ``build``; return the event it ends with.
 
     ``on_event`` is awaited for each event before. ``folder`` is the working directory and takes request and log.
     ``timeout`` bounds the whole command, ``stall_timeout`` the time between two signs of progress, once there was one;
-    both in seconds. Raises `ConfigRefusedError` or `HandlerFaultError`.
+    both in seconds. Without ``confinement`` there are no other limits.
+    Raises `ConfigRefusedError` or `HandlerFaultError`.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{command}-{uuid.uuid4().hex[:8]}.json"
-    file.write_text(json.dumps({"handler_api": HANDLER_API, "die_with_parent": os.getpid(), **request}))
+    file.write_text(json.dumps({"handler_api": HANDLER_API, **request}))
     log = _Log(folder / f"{command}.log")
-    output, errors = await _Pipe.open(_MAX_LINE), await _Pipe.open(1 << 16)
+    output, errors = await Pipe.open(_MAX_LINE), await Pipe.open(1 << 16)
     collecting = asyncio.create_task(log.collect(errors.reader))
-    process = None
+    handler = None
     try:
         try:
-            process = await asyncio.create_subprocess_exec(
-                str(python), "-I", "-m", "dataset_handlers", command, str(file),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output.write_end,
-                stderr=errors.write_end,
-                cwd=folder,
+            handler = await Supervised.start(
+                [str(python), "-I", "-m", "dataset_handlers", command, str(file)],
+                output,
+                errors,
                 env=handler_environment(folder),
-                start_new_session=True,
-            )  # fmt: skip
+                folder=folder,
+                limits=confinement.limits if confinement else None,
+                landlock=rules(confinement, python, folder, landlock_abi()) if confinement else None,
+            )
         except OSError as error:
             message = f"the handler's interpreter cannot be started: {error}"
             raise HandlerFaultError("handler_exited", message) from error
-        finally:
-            output.close_write_end()
-            errors.close_write_end()
         final = None
-        status: int | None = None
+        report: Report | None = None
         try:
             async with asyncio.timeout(timeout):
-                final = await _until_gone(process, output, _listen(output.reader, stall_timeout, on_event))
+                a_second = _EVENTS_A_SECOND + _WORKERS_EVENTS_A_SECOND * request.get("workers", 1)
+                allowance = Allowance("events", _EVENTS_AT_ONCE, a_second)
+                listening = _listen(output.reader, allowance, stall_timeout, on_event)
+                final = await _until_gone(handler, output, listening, collecting)
                 # Its last word said, it has a moment to go by itself.
                 async with asyncio.timeout(_LEAVING_SECONDS if final else None):
-                    status = await process.wait()
+                    report = await handler.report()
         except TimeoutError:
             if final is None:
                 message = f"the handler did not {command} within {timeout:g} s"
                 raise HandlerFaultError("handler_timeout", message) from None
-        kill_group(process)
+        await handler.end()
         await asyncio.wait((collecting,), timeout=1)
-        return _judge(final, status, command)
+        answer = _judge(final, report, command)
+        await asyncio.to_thread(refuse_links, folder)
+        return answer  # noqa: TRY300 - what it left must be looked at inside
     except HandlerFaultError as error:
         await asyncio.wait((collecting,), timeout=0.2)
         error.log = error.log or log.tail
         raise
     finally:
-        if process is not None:
-            kill_group(process)
-            await process.wait()
+        if handler is not None:
+            await handler.end()
         collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
         output.end()
         errors.end()
         file.unlink(missing_ok=True)
 
 
 async def _until_gone(
-    process: Process, output: "_Pipe", listening: Coroutine[Any, Any, HandlerEvent | None]
+    handler: Supervised,
+    output: Pipe,
+    listening: Coroutine[Any, Any, HandlerEvent | None],
+    collecting: asyncio.Task[None],
 ) -> HandlerEvent | None:
-    """Listen until the last event, or until the process has gone: a child of its may hold the pipe open for ever.
+    """Listen until the last event, or until the handler has gone with all its processes.
 
-    What it said before it went is heard to the end, however long taking it in takes.
+    What it said before it went is heard to the end, however long taking it in takes. Raises what ``collecting`` does.
     """
-    listener, gone = asyncio.create_task(listening), asyncio.create_task(process.wait())
+    listener, gone = asyncio.create_task(listening), asyncio.create_task(handler.report())
     try:
-        await asyncio.wait((listener, gone), return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Task[Any]] = {listener, gone, collecting}
+        while not (listener.done() or gone.done()):
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if collecting in done:
+                collecting.result()
         if not listener.done():
-            kill_group(process)
             await asyncio.wait((listener,), timeout=_LEAVING_SECONDS)
             output.end()
         return await listener
@@ -125,12 +157,14 @@ async def _until_gone(
 
 async def _listen(
     stream: asyncio.StreamReader,
+    allowance: "Allowance",
     stall_timeout: float | None,
     on_event: Callable[[HandlerEvent], Awaitable[None]] | None,
 ) -> HandlerEvent | None:
     """Read events up to the last one; None if the handler stops talking before."""
     patience: float | None = None
     while line := await _read_line(stream, patience):
+        await allowance.take(len(line))
         event = parse_event(line)
         if isinstance(event, _FINAL):
             return event  # and not to the end: whatever it left running may hold the pipe open for ever
@@ -143,7 +177,8 @@ async def _listen(
 
 async def _read_line(stream: asyncio.StreamReader, patience: float | None) -> bytes:
     try:
-        return await asyncio.wait_for(stream.readline(), patience)
+        async with asyncio.timeout(patience):
+            return await stream.readline()
     except ValueError:
         message = f"the handler printed a line of more than {_MAX_LINE} bytes"
         raise HandlerFaultError("handler_protocol", message) from None
@@ -151,16 +186,17 @@ async def _read_line(stream: asyncio.StreamReader, patience: float | None) -> by
         raise HandlerFaultError("handler_timeout", f"the handler made no progress for {patience:g} s") from None
 
 
-def _judge(final: HandlerEvent | None, status: int | None, command: str) -> HandlerEvent:
+def _judge(final: HandlerEvent | None, report: Report | None, command: str) -> HandlerEvent:
+    """The answer, or the fault. ``report`` is None if the handler was ended after its last word."""
+    if report and (fault := _excess(final, report, command)):
+        raise fault
     if isinstance(final, Fault):
         if final.code == "config_refused":
             raise ConfigRefusedError(final.message, final.faults)
         mismatch = final.code == "request_malformed" and "handler_api" in final.message
         raise HandlerFaultError("handler_api_mismatch" if mismatch else final.code, final.message)
-    if final is None or (status is not None and status != 0):
-        how = f"exited with status {status}"
-        if status is not None and status < 0:
-            how = f"was ended by {signal.Signals(-status).name}"
+    if final is None or (report and report.status != 0):
+        how = _ending(report)
         raise HandlerFaultError("handler_exited", f"the handler's '{command}' {how} before it had finished")
     if not isinstance(final, _ANSWER[command]):
         raise HandlerFaultError("handler_protocol", f"the handler answered '{command}' with '{final.event}'")
@@ -173,30 +209,64 @@ def _judge(final: HandlerEvent | None, status: int | None, command: str) -> Hand
     return final
 
 
-class _Pipe:
-    """A pipe of our own: asyncio's would make a process's end wait for every child that inherited it."""
+def refuse_links(work: Path) -> None:
+    """Raise `HandlerFaultError` where a handler that has gone left more than folders and plain files for us to read.
 
-    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport, write_end: int) -> None:
-        self.reader = reader
-        self.write_end = write_end
-        self._transport = transport
+    A link could lead to what the handler must not see, and we would publish it; reading a pipe would never end.
+    """
+    with os.scandir(work) as found:
+        waiting = [entry for entry in found if entry.name in _OURS_TO_READ]
+    while waiting:
+        entry = waiting.pop()
+        if entry.is_dir(follow_symlinks=False):
+            with os.scandir(entry) as found:
+                waiting += found
+        elif not entry.is_file(follow_symlinks=False) or entry.name in _OURS_TO_READ:
+            raise HandlerFaultError("handler_protocol", f"what the handler made as '{entry.name}' is no plain file")
 
-    @classmethod
-    async def open(cls, limit: int) -> "_Pipe":
-        read_end, write_end = os.pipe()
-        reader = asyncio.StreamReader(limit=limit)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", 0)
-        )
-        return cls(reader, transport, write_end)
 
-    def close_write_end(self) -> None:
-        """Leave the writing to the process that inherited it."""
-        os.close(self.write_end)
+def _ending(report: Report | None) -> str:
+    if report is None or report.status is None:
+        trouble = report and report.not_started
+        return f"could not be started ({trouble})" if trouble else "was ended"
+    if report.status < 0:
+        return f"was ended by {signal.Signals(-report.status).name}"
+    return f"exited with status {report.status}"
 
-    def end(self) -> None:
-        """Take nothing more in; the reader gets what has come so far, and then the end."""
-        self._transport.close()
+
+def _excess(final: HandlerEvent | None, report: Report, command: str) -> HandlerFaultError | None:
+    """The fault of a handler that wanted more than its limits allow, or more memory than there was."""
+    code = _BREACHES.get(report.breach or "")
+    fault = final if isinstance(final, Fault) else None
+    if report.status == -signal.SIGXCPU:
+        code = "handler_cpu_exceeded"
+    if report.status == -signal.SIGXFSZ or (fault and f"[Errno {errno.EFBIG}]" in fault.message):
+        code = "handler_file_too_large"
+    if report.oom_kills and (report.status == -signal.SIGKILL or (fault and fault.code == "worker_died")):
+        code = "handler_out_of_memory"
+    return HandlerFaultError(code, f"the handler's '{command}' {_EXCESSES[code]}") if code else None
+
+
+class Allowance:
+    """How many bytes of output are taken from a handler: many at once, or some all the time, but not without end."""
+
+    def __init__(self, what: str, at_once: int, a_second: int) -> None:
+        self._what = what
+        self._at_once = at_once
+        self._a_second = a_second
+        self._taken = 0
+        self._yielded = 0
+        self._since = time.monotonic()
+
+    async def take(self, size: int) -> None:
+        """Count ``size`` bytes, and let others have their turn; raises `HandlerFaultError` if it is too much."""
+        self._taken += size
+        if self._taken > self._at_once + self._a_second * (time.monotonic() - self._since):
+            message = f"the handler printed {self._taken} bytes of {self._what}; make it say less"
+            raise HandlerFaultError("handler_output_exceeded", message)
+        if self._taken - self._yielded > _TURN:
+            self._yielded = self._taken
+            await asyncio.sleep(0)
 
 
 class _Log:
@@ -212,9 +282,9 @@ class _Log:
         return last_lines(b"".join(self._last).decode(errors="replace"))
 
     async def collect(self, stream: asyncio.StreamReader) -> None:
-        """Read to the end."""
-        written = 0
-        with self._path.open("ab") as file:
+        """Read to the end; raises `HandlerFaultError` if that is too far."""
+        written, allowance = 0, Allowance("log", _LOG_AT_ONCE, _LOG_A_SECOND)
+        with _open_log(self._path) as file:
             while chunk := await stream.read(4096):
                 self._last.append(chunk)
                 if written < _MAX_LOG:
@@ -222,3 +292,15 @@ class _Log:
                     with contextlib.suppress(OSError):  # a full disk: the handler must be read all the same
                         file.write(chunk)
                         file.flush()
+                await allowance.take(len(chunk))
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """A handler's earlier command may have left a link in the log's place, or a pipe: neither is followed."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        if path.is_symlink() or path.is_fifo():
+            path.unlink()
+        return os.fdopen(os.open(path, flags, 0o644), "ab")
+    except OSError:
+        return open(os.devnull, "ab")  # noqa: PTH123

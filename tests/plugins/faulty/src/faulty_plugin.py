@@ -18,11 +18,23 @@ class Config(HandlerConfig):
     """What goes wrong, and where."""
 
     fault: Literal[
-        "none", "raise", "exit", "segfault", "hang", "fork", "escape", "orphan", "loud", "wrong_shape", "bad", "slow"
+        "none",
+        "raise",
+        "exit",
+        "segfault",
+        "killed",
+        "hang",
+        "fork",
+        "escape",
+        "orphan",
+        "loud",
+        "wrong_shape",
+        "bad",
+        "slow",
     ] = "none"
     where: Literal["samples", "examples"] = "examples"
     count: int = Field(40, ge=0, description="Samples.")
-    marker: str = Field("", description="A file that is written when work begins.")
+    times: int = Field(0, ge=0, description="How often it goes wrong in one build's folder; 0 is always.")
 
 
 class Handler(SampleHandler):
@@ -54,26 +66,29 @@ class Handler(SampleHandler):
         yield {"number": [1, 2] if self.fault == "wrong_shape" else sample.data["number"]}
 
     def _fail(self) -> None:
-        if self.marker:
-            with Path(self.marker).open("a") as file:
-                file.write(f"{os.getpid()}\n")
+        if self.times:
+            with Path("faults").open("a") as file:
+                if file.tell() >= self.times:
+                    return
+                file.write("x")
         if self.fault == "raise":
             raise KeyError("the handler's own mistake")
         if self.fault == "exit":
             sys.exit(3)
+        if self.fault == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.fault == "hang":
             time.sleep(3600)
         if self.fault == "fork":
-            if os.fork() == 0:
-                with Path(self.marker).open("a") as file:
-                    file.write(f"{os.getpid()}\n")
+            child = os.fork()
+            if child == 0:
                 time.sleep(3600)
-            raise KeyError("left a child behind")
+            raise KeyError(f"left child {child} behind")
         if self.fault == "escape":
-            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-            raise KeyError("left a child behind, elsewhere")
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True).pid
+            raise KeyError(f"left child {child} behind, elsewhere")
         if self.fault == "orphan":
             if os.fork() == 0:
                 time.sleep(3600)

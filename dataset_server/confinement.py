@@ -1,0 +1,192 @@
+"""What a handler's processes may do: how much of the machine they may use, and which files they may touch.
+
+Decided here, applied by `supervisor.py`: limits by watching the process tree and by setrlimit(2), files by Landlock
+(Linux 5.19 or newer; docs.kernel.org/userspace-api/landlock.html). Landlock knows no exceptions to what is allowed, so
+nothing that holds a secret lies below what is named here:
+
+- the system's programs and libraries, the base interpreter and the handler's own environment: read and run;
+- raw data, some files of ``/etc``, ``/proc`` and what ``/sys`` says about processors and memory: read. A process that
+  is confined cannot look into one that is not, so environments and memory of others in ``/proc`` stay shut, also to
+  root;
+- ``/dev/shm``: made and opened by name, not listed; `multiprocessing` keeps its locks there;
+- the command's own folder: everything but running what lies there.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .settings import Settings
+
+# <linux/landlock.h>
+EXECUTE: Final = 1 << 0
+WRITE_FILE: Final = 1 << 1
+READ_FILE: Final = 1 << 2
+READ_DIR: Final = 1 << 3
+REMOVE_DIR: Final = 1 << 4
+REMOVE_FILE: Final = 1 << 5
+MAKE_CHAR: Final = 1 << 6
+MAKE_DIR: Final = 1 << 7
+MAKE_REG: Final = 1 << 8
+MAKE_SOCK: Final = 1 << 9
+MAKE_FIFO: Final = 1 << 10
+MAKE_BLOCK: Final = 1 << 11
+MAKE_SYM: Final = 1 << 12
+REFER: Final = 1 << 13
+TRUNCATE: Final = 1 << 14  # ABI 3
+IOCTL_DEV: Final = 1 << 15  # ABI 5
+_NET_TCP: Final = 0b11  # ABI 4: bind, connect
+_SCOPED: Final = 0b11  # ABI 6: abstract Unix sockets, signals
+
+#: Below ABI 2 no file could be moved from one folder to another, not even in a handler's own.
+OLDEST_ABI: Final = 2
+
+_LOOK: Final = READ_FILE | READ_DIR
+_RUN: Final = _LOOK | EXECUTE
+_OWN: Final = (1 << 16) - 1 & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV)
+_BY_NAME: Final = READ_FILE | WRITE_FILE | TRUNCATE | MAKE_REG | REMOVE_FILE
+
+_PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
+_FACTS = (
+    "/proc",
+    "/sys/devices/system",
+    "/sys/fs/cgroup",
+    "/dev/urandom",
+    "/dev/random",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ld.so.preload",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/mime.types",
+    "/etc/fonts",
+)
+_NETWORK_FACTS = (
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/resolv.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/ssl/certs",
+    "/etc/ca-certificates",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+)
+_OPEN_FILES = 65536
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one command may use, with all its processes together; None is no limit.
+
+    ``memory`` in bytes, ``cpu_time`` in seconds; ``file_size`` in bytes for each file, ``open_files`` for each process.
+    """
+
+    memory: int | None = None
+    cpu_time: float | None = None
+    processes: int | None = None
+    file_size: int | None = None
+    open_files: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the supervisor reads it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What one command may do. ``reads``: folders it may read beside its own and the system's."""
+
+    limits: Limits
+    reads: tuple[Path, ...]
+    network: bool = False
+
+
+def for_handlers(settings: Settings) -> Confinement:
+    """What handlers may do by the settings, and by what lies under the raw root now."""
+    limits = Limits(
+        memory=settings.handler_memory,
+        cpu_time=settings.handler_cpu_time,
+        processes=1 + settings.workers + settings.handler_processes,
+        file_size=settings.handler_file_size,
+        open_files=_OPEN_FILES,
+    )
+    reads = (settings.raw_root, *linked_folders(settings.raw_root), *settings.handler_reads)
+    return Confinement(limits, reads, settings.handler_network)
+
+
+def linked_folders(raw_root: Path) -> list[Path]:
+    """Where raw folders are that lie elsewhere, with only a symbolic link under the raw root."""
+    with os.scandir(raw_root) as entries:
+        return sorted(Path(entry.path).resolve() for entry in entries if entry.is_symlink())
+
+
+def rules(confinement: Confinement, python: Path, folder: Path, abi: int) -> dict[str, Any] | None:
+    """The Landlock rules for an environment's interpreter ``python``, at work in ``folder``; None if there is none.
+
+    ``abi`` is the kernel's Landlock version, 0 where it has none. As the supervisor reads it.
+    """
+    if abi < OLDEST_ABI:
+        return None
+    handled = _handled(abi)
+    runs = [*map(Path, _PROGRAMS), python.parent.parent, *_base_prefix(python)]
+    facts = [*map(Path, _FACTS), *Path("/etc").glob("python3*")]
+    if confinement.network:
+        facts += map(Path, _NETWORK_FACTS)
+    beneath = [
+        *_each(runs, _RUN),
+        *_each([*facts, *confinement.reads], _LOOK),
+        *_each([Path("/dev/null"), Path("/dev/zero"), Path("/dev/full")], READ_FILE | WRITE_FILE),
+        *_each([Path("/dev/shm")], _BY_NAME),  # noqa: S108 - multiprocessing's, not ours
+        *_each([folder], _OWN),
+    ]
+    return {
+        "fs": handled,
+        "net": _NET_TCP if abi >= 4 and not confinement.network else 0,
+        "scoped": _SCOPED if abi >= 6 else 0,
+        "beneath": [[path, access & handled] for path, access in beneath],
+    }
+
+
+def _handled(abi: int) -> int:
+    """All rights that a kernel of this version knows."""
+    newer = {TRUNCATE: 3, IOCTL_DEV: 5}
+    return sum(1 << bit for bit in range(16) if newer.get(1 << bit, OLDEST_ABI) <= abi)
+
+
+def _each(paths: Iterable[Path], access: int) -> list[tuple[str, int]]:
+    return [(str(path), access) for path in paths]
+
+
+def _base_prefix(python: Path) -> list[Path]:
+    """Where the interpreter behind an environment's lives with its library; never the whole machine."""
+    prefix = python.resolve().parent.parent
+    return [] if prefix == Path(prefix.anchor) else [prefix]
+
+
+def gaps(settings: Settings, abi: int) -> Sequence[str]:
+    """What handlers could do on this machine that they should not: a sentence for each."""
+    if abi < OLDEST_ABI:
+        return ["this kernel has no Landlock (Linux 5.19): handlers can write to raw data and read the server's files"]
+    found = []
+    if abi < 3:
+        found.append("this kernel's Landlock is older than Linux 6.2: handlers could cut off raw files")
+    if abi < 4 and not settings.handler_network:
+        found.append("this kernel's Landlock is older than Linux 6.7: handlers can reach the network")
+    if abi < 6:
+        found.append("this kernel's Landlock is older than Linux 6.12: handlers can send signals to this server")
+    open_to_all = [Path(path).resolve() for path in _PROGRAMS]
+    open_to_all += [path.resolve() for path in (settings.raw_root, *settings.handler_reads)]
+    for name in ("data_dir", "environments"):
+        kept: Path = getattr(settings, name).resolve()
+        if around := [path for path in open_to_all if kept.is_relative_to(path)]:
+            found.append(f"{name} lies in {around[0]}, which handlers may read: move it elsewhere")
+    return found
