@@ -1,26 +1,28 @@
 """From a handler version as a client names it to something that never changes: a commit, a release, or a content.
 
-Each resolution also says how to get at the code: `Resolved.requirement` for a released package, otherwise a folder
-that `checkout` makes.
+`References` remembers what `ask` finds out. Each resolution also says how to get at the code:
+`Resolved.fingerprint` is the requirement of a released package; for others `checkout` makes a folder.
 """
 
 import asyncio
 import hashlib
-import re
 import shutil
 import tomllib
-import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from .errors import EnvironmentFailedError, UnknownVersionError
-from .processes import run_tool
+from .releases import ask_index, latest_release, same_release
+from .repositories import COMMIT, Repository
 from .settings import HandlerSource
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+#: The version that means the newest release there is.
+LATEST: Final = "latest"
+
 _SKIPPED = {".git", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 _SKIPPED_ON_TOP = {"build", "dist"}
-_RELEASE = re.compile(r"v?\d+(\.\d+)*([._+-]?[a-z0-9]+)*", re.IGNORECASE)
+_ASK_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Resolved:
     version: str
     source: HandlerSource
     fingerprint: str  # of the code: a commit, a release, or a sha256 over files
+    #: When this was found out, in seconds since 1970, if nobody could be asked now: the last known meaning. Else None.
+    last_known: float | None = field(default=None, compare=False)
 
     @property
     def entry_point(self) -> str:
@@ -38,36 +42,83 @@ class Resolved:
         return self.source.handler or self.dataset_name
 
 
-async def resolve(name: str, source: HandlerSource, version: str, timeout: float) -> Resolved:
-    """What ``version`` means now; raises `UnknownVersionError`, or `EnvironmentFailedError` if git does not answer."""
-    if source.kind == "git":
-        return await _resolve_git(name, source, version, timeout)
+@dataclass(frozen=True)
+class Asked:
+    """A version as a client names it. ``spelling`` is one for all names that must mean the same."""
+
+    spelling: str
+    moves: bool  # what it means may change while the server runs
+
+
+def understand(source: HandlerSource, version: str) -> Asked:
+    """What sort of version that is, without asking anybody; raises `UnknownVersionError` if it can be none."""
+    if source.kind == "package" and version != LATEST:
+        spelling = same_release(version)
+        if spelling is None:
+            raise UnknownVersionError(f"'{version}' is no release; releases read like 1.2.3 (PEP 440)")
+        return Asked(spelling, moves=False)
+    if source.kind == "git" and COMMIT.fullmatch(version):
+        return Asked(version, moves=False)
+    return Asked(version, moves=True)
+
+
+async def ask(source: HandlerSource, version: str, python: str, root: Path, timeout: float) -> str:
+    """What ``version`` means now: a commit, a release, or a declared version with the digest of its files.
+
+    Raises `UnknownVersionError`, or `EnvironmentFailedError` where repository or index do not answer.
+    """
+    patience = min(timeout, _ASK_SECONDS)
     if source.kind == "package":
-        if not _RELEASE.fullmatch(version):
-            raise UnknownVersionError(f"'{version}' is no release of '{name}'; releases read like 1.2.3")
-        return Resolved(name, version, source, f"{source.package}=={version}")
-    return await asyncio.to_thread(_resolve_path, name, source, version)
+        return await ask_index(source.package, None if version == LATEST else version, python, root, patience)
+    if source.kind == "git":
+        return await _ask_git(version, Repository(source.git[0], root, timeout), patience)
+    return await asyncio.to_thread(_ask_folder, source, version)
+
+
+async def _ask_git(version: str, repository: Repository, timeout: float) -> str:
+    found = await repository.references(timeout=timeout)
+    if version == LATEST:
+        newest = latest_release(name.removeprefix("refs/tags/") for name in found if name.startswith("refs/tags/"))
+        if newest is None:
+            raise UnknownVersionError("the repository has no tag of a release (PEP 440, such as v1.2.0), so no latest")
+        return found[f"refs/tags/{newest}"]
+    for name in (f"refs/tags/{version}", f"refs/heads/{version}"):
+        if name in found:
+            return found[name]
+    raise UnknownVersionError(f"there is no version '{version}': the repository has no such tag, branch or commit")
+
+
+def _ask_folder(source: HandlerSource, version: str) -> str:
+    try:
+        declared = declared_version(source.path)
+        digest = digest_folder(source.path)
+    except (OSError, ValueError) as error:
+        raise EnvironmentFailedError(f"the handler's source folder cannot be read: {error}") from error
+    wanted = same_release(version) or version
+    if version not in (LATEST, declared) and wanted != same_release(declared):
+        raise UnknownVersionError(f"this handler is served at version {declared} only; ask for that")
+    return f"{declared}+{digest}"
+
+
+def resolved(name: str, source: HandlerSource, meaning: str, last_known: float | None = None) -> Resolved:
+    """A version from what `ask` said it means."""
+    if source.kind == "package":
+        return Resolved(name, meaning, source, f"{source.package}=={meaning}", last_known)
+    if source.kind == "git":
+        return Resolved(name, meaning, source, meaning, last_known)
+    declared, _, digest = meaning.rpartition("+")
+    return Resolved(name, f"{declared}+{digest[:12]}", source, digest, last_known)
 
 
 def resolve_again(name: str, source: HandlerSource, resolved_version: str) -> Resolved | None:
     """The code behind an already resolved version, without asking anybody; None if it cannot be had any more."""
-    if source.kind == "git":
-        return Resolved(name, resolved_version, source, resolved_version)
-    if source.kind == "package":
-        return Resolved(name, resolved_version, source, f"{source.package}=={resolved_version}")
+    if source.kind != "path":
+        return resolved(name, source, resolved_version)
     try:
-        found = _resolve_path(name, source, resolved_version.rpartition("+")[0])
-    except (UnknownVersionError, OSError, ValueError):
+        found = resolved(name, source, _ask_folder(source, resolved_version.rpartition("+")[0]))
+    except (UnknownVersionError, EnvironmentFailedError):
         return None
     return found if found.version == resolved_version else None
-
-
-def _resolve_path(name: str, source: HandlerSource, version: str) -> Resolved:
-    declared = declared_version(source.path)
-    if version != declared:
-        raise UnknownVersionError(f"'{name}' is served at version {declared} only; ask for that")
-    digest = digest_folder(source.path)
-    return Resolved(name, f"{declared}+{digest[:12]}", source, digest)
 
 
 def declared_version(folder: Path) -> str:
@@ -95,22 +146,7 @@ def digest_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
-async def _resolve_git(name: str, source: HandlerSource, version: str, timeout: float) -> Resolved:
-    url, _ = source.git
-    refs = [f"refs/tags/{version}", f"refs/tags/{version}^{{}}", f"refs/heads/{version}"]
-    listed = await run_tool(["git", "ls-remote", "--", url, *refs], timeout=timeout)
-    if listed.status != 0:
-        raise EnvironmentFailedError(f"git cannot list the versions of '{name}'", listed.tail)
-    found = {ref: commit for commit, _, ref in (line.partition("\t") for line in listed.output.splitlines())}
-    for ref in (refs[1], refs[0], refs[2]):  # a tag's commit, a light tag, a branch
-        if ref in found:
-            return Resolved(name, found[ref], source, found[ref])
-    if _COMMIT.fullmatch(version):
-        return Resolved(name, version, source, version)
-    raise UnknownVersionError(f"'{name}' has no version '{version}': its repository has no such tag, branch or commit")
-
-
-async def checkout(resolved: Resolved, scratch: Path, timeout: float) -> Path:
+async def checkout(resolved: Resolved, scratch: Path, root: Path, timeout: float) -> Path:
     """A private copy of the code below ``scratch``; returns the folder with its ``pyproject.toml``.
 
     Raises `UnknownVersionError` for a commit the repository does not have, `EnvironmentFailedError` otherwise.
@@ -118,20 +154,7 @@ async def checkout(resolved: Resolved, scratch: Path, timeout: float) -> Path:
     if resolved.source.kind == "path":
         return await asyncio.to_thread(_copy, resolved, scratch / "source")
     url, subdirectory = resolved.source.git
-    target = scratch / f"source-{uuid.uuid4().hex[:8]}"
-    cloned = await run_tool(["git", "clone", "--quiet", "--no-checkout", "--", url, str(target)], timeout=timeout)
-    if cloned.status != 0:
-        raise EnvironmentFailedError(f"git cannot fetch '{resolved.dataset_name}'", cloned.tail)
-    commit = ["git", "-C", str(target), "checkout", "--quiet", "--detach", resolved.fingerprint]
-    taken = await run_tool(commit, timeout=timeout)
-    if taken.status != 0:
-        raise UnknownVersionError(f"the repository of '{resolved.dataset_name}' has no commit {resolved.fingerprint}")
-    folder = (target / subdirectory).resolve()
-    if not folder.is_relative_to(target.resolve()) or not (folder / "pyproject.toml").is_file():
-        raise EnvironmentFailedError(
-            f"version {resolved.version} of '{resolved.dataset_name}' has no pyproject.toml in '{subdirectory or '.'}'"
-        )
-    return folder
+    return await Repository(url, root, timeout).checkout(resolved.fingerprint, subdirectory, scratch / "source")
 
 
 def _copy(resolved: Resolved, target: Path) -> Path:

@@ -1,0 +1,196 @@
+"""How an environment comes to be in a scratch folder: locked, installed by hash, tried out, sealed.
+
+What an installation is made from is one `Recipe`: the lock of what the index delivers, and the two things that are
+built here, the handler's own package and, where a handler needs it, the server's `dataset_handlers`.
+"""
+
+import asyncio
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from packaging.utils import canonicalize_name
+from uv import find_uv_bin
+
+from ..confinement import for_handlers
+from ..errors import EnvironmentFailedError, HandlerFaultError, UnknownVersionError
+from ..installer_faults import installer_failed
+from ..processes import Finished, run_tool
+from ..runner import run_command
+from ..settings import Settings, own_handlers
+from ..sources import Resolved, checkout, digest_folder
+from .environment import LOCK_FILE, Environment, seal
+from .locks import entries, hash_from_folders, hash_of, local_wheel, name_of, refuse_addresses, unhashed
+
+_OWN_PACKAGE: Final = "dataset-handlers"
+#: Wheels carry the times of their files; this makes the same code the same bytes.
+_BUILD_ENVIRONMENT: Final = {"SOURCE_DATE_EPOCH": "315532800"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that makes an environment what it is. ``lock`` is a lock file's text."""
+
+    lock: str
+    fingerprint: str  # of the handler's code
+    runtime: str  # what version of our dataset_handlers is lent; empty for none
+    interpreter: str
+
+    @property
+    def key(self) -> str:
+        """The environment's name."""
+        content = [self.lock, self.fingerprint, self.runtime, self.interpreter]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+class Installation:
+    """One installation of a version, in a ``scratch`` folder of its own below the environments' ``root``."""
+
+    def __init__(self, settings: Settings, resolved: Resolved, interpreter: str, scratch: Path) -> None:
+        self._settings = settings
+        self._resolved = resolved
+        self._interpreter = interpreter
+        self._scratch = scratch
+        self._source: Path | None = None
+
+    async def recipe(self) -> Recipe:
+        """Lock what the version needs; raises `EnvironmentFailedError` or `UnknownVersionError`."""
+        lock = await self._locked()
+        lent = any(name_of(entry) == _OWN_PACKAGE and "@" in entry for entry in lock)
+        if lent:
+            lock = [entry for entry in lock if name_of(entry) != _OWN_PACKAGE]
+        refuse_addresses(lock)
+        folders = _find_links()
+        without = set(unhashed(lock))
+        lock = [hash_from_folders(entry, folders) if entry in without else entry for entry in lock]
+        text = "".join(entry.replace(" --hash", " \\\n    --hash") + "\n" for entry in lock)
+        runtime = own_digest()[:12] if lent else ""
+        return Recipe(text, self._resolved.fingerprint, runtime, self._interpreter)
+
+    async def install(self, recipe: Recipe) -> Path:
+        """Make the environment, and return its folder, which is still to be published."""
+        made = self._scratch / "environment"
+        await self._uv("venv", "--quiet", "--python", self._settings.python, str(made))
+        wheels = [await self._build(await self._checked_out(), "project")] if self._source_is_a_folder else []
+        if recipe.runtime:
+            own = await asyncio.to_thread(self._copy_own)
+            if digest_folder(own)[:12] != recipe.runtime:
+                raise EnvironmentFailedError("the server's own dataset_handlers changed since it started; restart it")
+            wheels.append(await self._build(own, "runtime"))
+        wanted = self._scratch / "install.txt"
+        wanted.write_text(recipe.lock + "".join(f"{local_wheel(wheel)}\n" for wheel in wheels))
+        options = ["--quiet", "--compile-bytecode", "--require-hashes", "--python", str(made / "bin" / "python")]
+        await self._uv("pip", "install", *options, "--requirement", str(wanted))
+        (made / LOCK_FILE).write_text(recipe.lock)
+        await self._try_out(Environment(recipe.key, made, recipe.runtime))
+        facts = {
+            "fingerprint": recipe.fingerprint,
+            "dataset_handlers": recipe.runtime,
+            "interpreter": recipe.interpreter,
+            "wheels": {wheel.name: hash_of(wheel) for wheel in wheels},
+        }
+        await asyncio.to_thread(seal, made, facts)
+        return made
+
+    @property
+    def _source_is_a_folder(self) -> bool:
+        return self._resolved.source.kind != "package"
+
+    async def _checked_out(self) -> Path:
+        if self._source is None:
+            root, timeout = self._settings.environments, self._settings.install_timeout
+            self._source = await checkout(self._resolved, self._scratch, root, timeout)
+        return self._source
+
+    async def _locked(self) -> list[str]:
+        """The entries of the lock; one for our own `dataset_handlers`, where it is needed, holds its address."""
+        if not self._source_is_a_folder:
+            wanted = self._scratch / "wanted.txt"
+            wanted.write_text(f"{self._resolved.fingerprint}\n")
+            return await self._compile(wanted)
+        folder = await self._checked_out()
+        shipped = folder / LOCK_FILE
+        if not shipped.is_file():
+            return await self._compile(folder / "pyproject.toml")
+        lock = entries(shipped.read_text())
+        refuse_addresses(lock)
+        if unhashed(lock):  # pins alone are kept, and the index's hashes added
+            return await self._compile(folder / "pyproject.toml", shipped)
+        return lock
+
+    async def _compile(self, *wanted: Path) -> list[str]:
+        lock = self._scratch / LOCK_FILE
+        options = ["--quiet", "--no-header", "--no-annotate", "--generate-hashes", "--no-sources"]
+        options += ["--no-emit-index-url", "--no-emit-find-links"]
+        own, source = own_handlers(), self._resolved.source
+        is_it = source.kind == "package" and canonicalize_name(source.package.partition("[")[0]) == _OWN_PACKAGE
+        if not is_it and (own / "pyproject.toml").is_file():
+            constraint = self._scratch / "constraint.txt"
+            constraint.write_text(f"{_OWN_PACKAGE} @ {own.as_uri()}\n")
+            options += ["--constraint", str(constraint)]
+            if (own / LOCK_FILE).is_file():
+                options += ["--constraint", str(own / LOCK_FILE)]
+        options += ["--python", self._settings.python, "--output-file", str(lock)]
+        await self._uv("pip", "compile", *options, *map(str, wanted))
+        return entries(lock.read_text())
+
+    async def _build(self, folder: Path, name: str) -> Path:
+        """The wheel of a folder; its hash is taken when it is installed."""
+        wheels = self._scratch / f"wheels-{name}"
+        options = ["--wheel", "--no-sources", "--python", self._settings.python, "--out-dir", str(wheels)]
+        await self._uv("build", *options, str(folder))
+        (wheel,) = wheels.glob("*.whl")
+        return wheel
+
+    def _copy_own(self) -> Path:
+        copy = self._scratch / "own"
+        shutil.copytree(own_handlers(), copy, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+        return copy
+
+    async def _uv(self, *arguments: str) -> Finished:
+        timeout = self._settings.install_timeout
+        finished = await run_tool([find_uv_bin(), *arguments], timeout=timeout, env=_BUILD_ENVIRONMENT)
+        if finished.status != 0:
+            resolved = self._resolved
+            missing = f"no version of {resolved.source.package}" if resolved.source.kind == "package" else None
+            if missing and missing in finished.errors:
+                raise UnknownVersionError(f"there is no {resolved.fingerprint} to install: {finished.tail}")
+            what = f"version {resolved.version} of '{resolved.dataset_name}' cannot be installed by uv {arguments[0]}"
+            raise installer_failed(what, finished, self._settings.environments)
+        return finished
+
+    async def _try_out(self, environment: Environment) -> None:
+        """Ask the handler to describe itself, before anybody relies on it."""
+        resolved = self._resolved
+        request = {"dataset": resolved.dataset_name, "handler": resolved.entry_point}
+        try:
+            timeout = self._settings.describe_timeout
+            confined = for_handlers(self._settings)
+            folder = self._scratch / "trial"  # beside what was installed, so that it cannot be changed
+            await run_command(environment.python, "describe", request, folder, timeout=timeout, confinement=confined)
+        except HandlerFaultError as error:
+            if error.code == "handler_api_mismatch":
+                raise
+            raise EnvironmentFailedError(
+                f"version {resolved.version} of '{resolved.dataset_name}' is installed but does not run: {error}",
+                error.log,
+            ) from error
+
+
+def _find_links() -> list[Path]:
+    """The local folders among those in which uv looks for packages."""
+    named = re.split(r"[,\s]+", os.environ.get("UV_FIND_LINKS", ""))
+    return [Path(name.removeprefix("file://")).expanduser() for name in named if name]
+
+
+@functools.cache
+def own_digest() -> str:
+    """Digest of our own handlers' code; computed once, a running server keeps what it started with."""
+    own = own_handlers()
+    return digest_folder(own) if own.is_dir() else ""

@@ -1,0 +1,127 @@
+"""What versions mean, remembered: exact ones for good, moving ones for a short while, and on disk for bad days.
+
+A commit and a release never change their meaning. A tag, a branch, ``latest`` and the content of a folder may, so they
+are asked for anew after `Settings.reference_seconds`. Every answer is written down; when a repository or an index does
+not answer, the last known meaning counts, if its environment is there.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .durable import write_file
+from .errors import EnvironmentFailedError, UnknownVersionError
+from .settings import HandlerSource, Settings
+from .sources import Resolved, ask, resolved, understand
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a version was found to mean; ``found`` in seconds since 1970, ``until`` by the monotonic clock."""
+
+    meaning: str
+    found: float
+    until: float
+    is_fresh: bool = True
+
+
+class References:
+    """Says what versions mean. ``is_installed`` tells whether a version can be used with nobody to ask."""
+
+    def __init__(self, settings: Settings, is_installed: Callable[[Resolved], Awaitable[object]]) -> None:
+        self._settings = settings
+        self._root = settings.environments
+        self._is_installed = is_installed
+        self._known: dict[tuple[str, str], Meaning] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[Meaning]] = {}
+
+    async def resolve(self, name: str, source: HandlerSource, version: str) -> Resolved:
+        """What ``version`` of the dataset ``name`` means now; many callers share one question.
+
+        Raises `UnknownVersionError`, or `EnvironmentFailedError` if nobody answers and nothing is known.
+        """
+        asked = understand(source, version)
+        if source.kind == "git" and not asked.moves:
+            return resolved(name, source, version)  # whether there is such a commit turns out when it is fetched
+        key = (source.source, asked.spelling)
+        known = self._known.get(key)
+        if known is None or time.monotonic() > known.until:
+            task = self._asking.get(key)
+            if task is None:
+                task = self._asking[key] = asyncio.create_task(self._find_out(name, source, version))
+                task.add_done_callback(lambda _: self._asking.pop(key, None))
+            known = await asyncio.shield(task)
+        return resolved(name, source, known.meaning, None if known.is_fresh else known.found)
+
+    def forget(self, source: HandlerSource, version: str) -> None:
+        """Ask anew next time: something that relied on this meaning has failed."""
+        with contextlib.suppress(UnknownVersionError):
+            self._known.pop((source.source, understand(source, version).spelling), None)
+
+    async def _find_out(self, name: str, source: HandlerSource, version: str) -> Meaning:
+        asked = understand(source, version)
+        file = self._file(source, asked.spelling)
+        recorded = await asyncio.to_thread(_read, file)
+        if recorded and not asked.moves:
+            known = Meaning(*recorded, until=float("inf"))
+        else:
+            known = await self._ask(name, source, version, moves=asked.moves, recorded=recorded)
+        if known.is_fresh and (recorded is None or recorded[0] != known.meaning):
+            if recorded:
+                logger.info("%s: version %s means %s now, before %s", name, version, known.meaning, recorded[0])
+            await asyncio.to_thread(self._record, file, source, version, known.meaning)
+        elif known.is_fresh and asked.moves:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(os.utime, file)
+        self._known[source.source, asked.spelling] = known
+        return known
+
+    async def _ask(
+        self, name: str, source: HandlerSource, version: str, *, moves: bool, recorded: tuple[str, float] | None
+    ) -> Meaning:
+        lasts = self._settings.reference_seconds if moves else float("inf")
+        try:
+            timeout = self._settings.install_timeout
+            meaning = await ask(source, version, self._settings.python, self._root, timeout)
+        except EnvironmentFailedError as error:
+            if recorded is None or not await self._is_installed(resolved(name, source, recorded[0])):
+                raise
+            when = datetime.fromtimestamp(recorded[1], UTC).isoformat(timespec="seconds")
+            logger.warning(
+                "%s: nobody can be asked what version %s means now (%s); using its last known meaning %s, of %s",
+                name, version, error, recorded[0], when,
+            )  # fmt: skip
+            return Meaning(*recorded, time.monotonic() + lasts, is_fresh=False)
+        return Meaning(meaning, time.time(), time.monotonic() + lasts)
+
+    def _file(self, source: HandlerSource, spelling: str) -> Path:
+        # The answer of an index depends on which Python asks.
+        identity = [source.source, spelling, self._settings.python if source.kind == "package" else ""]
+        return self._root / f"reference-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.json"
+
+    def _record(self, file: Path, source: HandlerSource, version: str, meaning: str) -> None:
+        said = {"source": source.source, "version": version, "meaning": meaning}
+        self._root.mkdir(parents=True, exist_ok=True)
+        try:
+            write_file(file, json.dumps(said, indent=1).encode(), self._root / f".partial-reference-{uuid.uuid4().hex}")
+        except OSError:
+            logger.exception("what version %s means cannot be written down", version)
+
+
+def _read(file: Path) -> tuple[str, float] | None:
+    """A recorded meaning, and when it was last confirmed."""
+    try:
+        return str(json.loads(file.read_bytes())["meaning"]), file.stat().st_mtime
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
