@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataset_client.answers import Archive
 from dataset_client.backoff import Retries
 from dataset_client.concurrency import check_stop, in_abandonable_thread, in_thread
-from dataset_client.errors import DatasetClientError, IntegrityError, ServerUnreachableError
+from dataset_client.errors import DatasetClientError, IntegrityError, ServerError, ServerUnreachableError
 from dataset_client.http import Body, Http
 from dataset_client.parts import Part
 
@@ -17,9 +17,13 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class RevisionReplacedError(IntegrityError):
-    """The server has published another revision since it offered this one: ask again. Callers see it only if that
-    goes on.
+    """The server has published another revision since it offered this one, or has given it up: ask again. Callers
+    see it only if that goes on.
     """
+
+
+#: Not there now, and gone: what was evicted or lost is made again for who asks for it again.
+_GIVEN_UP = frozenset({409, 410})
 
 
 async def download(http: Http, archive: Archive, part: Part, on_size: Callable[[int], None]) -> None:
@@ -57,7 +61,7 @@ async def _continue(http: Http, archive: Archive, part: Part, on_size: Callable[
     """Load what is missing, once. Returns with more or other bytes than announced only if they are wrong."""
     while part.size < archive.bytes:
         # abandonable until the body comes: no file is written before
-        with await in_abandonable_thread(http.get, archive.url, part.size, _ACCEPTED) as body:
+        with await in_abandonable_thread(_get, http, archive, part.size) as body:
             published = body.headers.get("X-Content-SHA256") or archive.sha256
             if published != archive.sha256:
                 part.restart()  # nobody will find the rest of it
@@ -74,6 +78,16 @@ async def _continue(http: Http, archive: Archive, part: Part, on_size: Callable[
             raise ServerUnreachableError(
                 f"{archive.url} ended after {part.size} of {archive.bytes} bytes", transient=True
             )
+
+
+def _get(http: Http, archive: Archive, offset: int) -> Body:
+    """GET the archive from ``offset`` on; what was downloaded so far is kept for when it has been made again."""
+    try:
+        return http.get(archive.url, offset, _ACCEPTED)
+    except ServerError as error:
+        if error.status not in _GIVEN_UP:
+            raise
+        raise RevisionReplacedError(f"{archive.url} is not there any more: {error.message}") from error
 
 
 def _fill(stop: threading.Event, part: Part, body: Body, total: int, on_size: Callable[[int], None]) -> None:

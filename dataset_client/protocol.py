@@ -24,12 +24,13 @@ this topic yet. Numbers rise by topic; numbers of outdated ``progress`` events m
 ``data`` by kind:
 
 =========  =======================================================================================
-state      ``state`` (one of STATES), ``dataset_id`` once it is known
+state      ``state`` (one of STATES), ``dataset_id`` once it is known; where it is ``queued`` perhaps
+           ``position`` (1 is next) and ``ahead``, or why: ``reason``, ``message``, ``try``, ``retry_at``
 progress   ``done``, ``total`` (samples), ``rate`` (samples/s), ``eta`` (seconds or null)
 shard      ``file``, ``split``, ``examples``, ``bytes``, ``sha256``, ``url``
 ready      ``dataset_id``, ``archive``: ``{url, bytes, sha256}``
 failed     ``code``, ``message``, ``log`` (the handler's last lines), ``faults`` (with code config_refused)
-cancelled  ``message``
+cancelled  ``message``, ``code``, ``by`` (a client; empty for the server itself)
 =========  =======================================================================================
 
 Each attempt ends in exactly one of TERMINAL_KINDS.
@@ -57,6 +58,7 @@ STATES = (
     "ready",
     "failed",
     "cancelled",
+    "evicted",  # of datasets alone: it was ready, and its archive is gone; who asks for it has it made again
 )
 EVENT_KINDS = ("state", "progress", "shard", "ready", "failed", "cancelled")
 TERMINAL_KINDS = frozenset({"ready", "failed", "cancelled"})

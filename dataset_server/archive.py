@@ -6,17 +6,20 @@ The same inputs give the same bytes, on any machine and at any time.
 import hashlib
 import json
 import os
-import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from dataset_client.protocol import canonical_json
 
+from .durable import sync_folder
 from .errors import HandlerFaultError
+from .stored_zip import StoredZip
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20
 MANIFEST = "manifest.json"
 
@@ -58,52 +61,78 @@ def publish(
 
     ``sealed`` holds the sha256 of each shard as it was announced; raises `HandlerFaultError` (``shard_corrupt``) where
     a file reads back otherwise.
+
+    Each file is read twice in a row, for its CRC-32, which stands before its bytes, and to be copied: the disk is asked
+    for it once, and what was written is not read again. The next file is looked at while this one is copied.
     """
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     offsets: dict[str, int] = {}
     try:
         with partial.open("wb") as out:
-            with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                for name in files:
-                    if name != MANIFEST:
-                        offsets[name] = _append(archive, folder / name, sealed.get(name))
-                with archive.open(_member(MANIFEST), "w") as member:
-                    member.write(text.encode())
+            digest = hashlib.sha256()
+
+            def write(data: bytes) -> None:
+                out.write(data)
+                digest.update(data)
+
+            archive = StoredZip(write)
+            for path, content in _look_ahead([folder / name for name in files if name != MANIFEST]):
+                if content.sha256 != sealed.get(path.name, content.sha256):
+                    raise _changed(path.name)
+                offsets[path.name] = _append(archive, path, content)
+            archive.begin(MANIFEST, len(text.encode()), zlib.crc32(text.encode()))
+            archive.add(text.encode())
+            archive.finish()
             out.flush()
             os.fsync(out.fileno())
-        with partial.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size = partial.stat().st_size
         partial.replace(target)
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_folder(target.parent)
     finally:
         partial.unlink(missing_ok=True)
-    return Published(size, sha256, text, offsets)
+    return Published(archive.size, digest.hexdigest(), text, offsets)
 
 
-def _member(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, _EPOCH)
-    info.external_attr = 0o644 << 16
-    info.create_system = 3  # Unix, wherever this runs
-    return info
+@dataclass(frozen=True)
+class _Content:
+    size: int
+    crc32: int
+    sha256: str
 
 
-def _append(archive: zipfile.ZipFile, path: Path, sha256: str | None) -> int:
-    """Add one file; return the offset of its bytes in the archive."""
-    digest = hashlib.sha256()
-    large = path.stat().st_size >= 1 << 31
-    info = _member(path.name)
-    with path.open("rb") as source, archive.open(info, "w", force_zip64=large) as member:
-        assert archive.fp is not None
-        offset: int = archive.fp.tell()
+def _look_ahead(paths: Sequence[Path]) -> Iterator[tuple[Path, _Content]]:
+    """Each file with what is in it; the next one is looked at while the caller works on one."""
+    with ThreadPoolExecutor(1) as pool:
+        looking = [pool.submit(_look_at, path) for path in paths[:1]]
+        for path, following in zip_longest(paths, paths[1:]):
+            content = looking.pop().result()
+            if following:
+                looking.append(pool.submit(_look_at, following))
+            yield path, content
+
+
+def _look_at(path: Path) -> _Content:
+    digest, crc32, size = hashlib.sha256(), 0, 0
+    with path.open("rb", buffering=0) as source:
         while chunk := source.read(_CHUNK):
-            member.write(chunk)
             digest.update(chunk)
-    if sha256 is not None and digest.hexdigest() != sha256:
-        raise HandlerFaultError("shard_corrupt", f"{path.name} is not what the handler announced; ask again")
+            crc32 = zlib.crc32(chunk, crc32)
+            size += len(chunk)
+    return _Content(size, crc32, digest.hexdigest())
+
+
+def _append(archive: StoredZip, path: Path, content: _Content) -> int:
+    """Add one file that is as it was looked at; return the offset of its bytes in the archive."""
+    offset = archive.begin(path.name, content.size, content.crc32)
+    crc32 = 0
+    with path.open("rb", buffering=0) as source:
+        while chunk := source.read(_CHUNK):
+            crc32 = zlib.crc32(chunk, crc32)
+            archive.add(chunk)
+    if (archive.size - offset, crc32) != (content.size, content.crc32):
+        raise _changed(path.name)
     return offset
+
+
+def _changed(name: str) -> HandlerFaultError:
+    return HandlerFaultError("shard_corrupt", f"{name} is not what the handler announced; ask again")

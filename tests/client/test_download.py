@@ -168,6 +168,17 @@ async def test_revisions_replaced_for_ever_are_an_error(server, ready, settings,
     assert len(server.gets) == 2
 
 
+@pytest.mark.parametrize(("status", "code"), [(410, "evicted"), (409, "not_ready")])
+async def test_what_was_given_up_in_the_middle_is_asked_for_again(
+    server, ready, settings, request_, reporter, status, code
+):
+    server.archive_script.extend([cut(1000), lambda *_: problem(status, code)])
+    dataset = await obtain(request_, settings, reporter)
+    assert dataset.revision.sha256 == ready.archive.sha256
+    assert len(server.posts) == 2
+    assert server.gets == [None, "bytes=1000-", "bytes=1000-"], "made again, it has the same bytes"
+
+
 def test_an_old_part_is_claimed_once(tmp_path):
     sha256 = "ab" * 32
     (tmp_path / f"{sha256}.part").write_bytes(b"some")

@@ -1,0 +1,95 @@
+"""The published zip, byte for byte what `zipfile` makes of the same files."""
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+
+import pytest
+
+from dataset_server.archive import MANIFEST, publish
+from dataset_server.errors import HandlerFaultError
+from dataset_server.stored_zip import Member, StoredZip, end_records
+
+LARGE = 5 << 30
+
+
+def reference(folder, files, manifest, target) -> None:
+    """An archive as earlier servers wrote it."""
+
+    def member(name):
+        info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+        info.external_attr, info.create_system = 0o644 << 16, 3
+        return info
+
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name in files:
+            if name != MANIFEST:
+                with archive.open(member(name), "w") as out:
+                    out.write((folder / name).read_bytes())
+        with archive.open(member(MANIFEST), "w") as out:
+            text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+            out.write(text.encode())
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    files = {f"d-train.tfrecord-{number:05}-of-00003": bytes([number]) * (number * 700_000) for number in range(3)}
+    files |= {"features.json": b"{}", MANIFEST: b"the handler's own, which is not taken"}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder, list(files)
+
+
+def test_the_bytes_are_those_of_earlier_servers(dataset, tmp_path):
+    folder, files = dataset
+    manifest = {"name": "ü", "shards": [1, 2]}
+    made = publish(folder, files, manifest, {}, tmp_path / "new.zip")
+    reference(folder, files, manifest, tmp_path / "old.zip")
+    content = (tmp_path / "new.zip").read_bytes()
+    assert content == (tmp_path / "old.zip").read_bytes()
+    assert (made.size, made.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    for name, offset in made.offsets.items():
+        whole = (folder / name).read_bytes()
+        assert content[offset : offset + len(whole)] == whole
+    with zipfile.ZipFile(tmp_path / "new.zip") as archive:
+        assert archive.testzip() is None
+        assert json.loads(archive.read(MANIFEST)) == manifest
+
+
+def test_a_shard_that_is_not_what_was_announced(dataset, tmp_path):
+    folder, files = dataset
+    with pytest.raises(HandlerFaultError, match=files[1]) as caught:
+        publish(folder, files, {}, {files[1]: "0" * 64}, tmp_path / "new.zip")
+    assert caught.value.code == "shard_corrupt"
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"], "nothing half-made stays"
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 31) - 1, 1 << 31, LARGE])
+@pytest.mark.parametrize("header_at", [0, (1 << 31) - 1, 1 << 31, LARGE])
+def test_headers_of_any_size(size, header_at):
+    member = Member("name", size, zlib.crc32(b"x"), header_at)
+    info = zipfile.ZipInfo("name", (1980, 1, 1, 0, 0, 0))
+    info.external_attr, info.create_system = 0o644 << 16, 3
+    info.file_size = info.compress_size = size
+    info.CRC, info.header_offset = member.crc32, header_at
+    assert member.local_header() == info.FileHeader(zip64=size > (1 << 31) - 1)
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.filelist.append(info)
+        archive.start_dir = 0
+        archive._didModify = True
+    assert written.getvalue() == member.central_header() + end_records(1, len(member.central_header()), 0)
+
+
+def test_more_members_than_fit_without_zip64(tmp_path):
+    with (tmp_path / "many.zip").open("wb") as out:
+        made = StoredZip(out.write)
+        for number in range(65_536):
+            made.begin(f"{number}", 0, 0)
+        made.finish()
+    with zipfile.ZipFile(tmp_path / "many.zip") as archive:
+        assert len(archive.namelist()) == 65_536

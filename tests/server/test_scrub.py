@@ -1,0 +1,126 @@
+"""Reading archives again: what has rotted is found, named, put aside and made again."""
+
+import hashlib
+import threading
+import time
+
+import pytest
+
+from dataset_server.scrub import read_again
+from dataset_server.staleness import StoppedError
+from dataset_server.store.schema import Shard
+from tests.server.cache_support import DAY, Scene, dataset_id, run_in
+
+FAST = 1e12
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """An archive of 3 MB with three shards and some bytes around them."""
+    parts = [bytes([number]) * 900_000 for number in range(3)]
+    content = b"head" + b"gap".join(parts) + b"tail"
+    shards, position = [], 4
+    for number, part in enumerate(parts):
+        shards.append(
+            Shard("d", f"s{number}", number, "train", 1, len(part), hashlib.sha256(part).hexdigest(), position)
+        )
+        position += len(part) + 3
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    return path, len(content), hashlib.sha256(content).hexdigest(), shards
+
+
+def again(archive, **more):
+    return read_again(*archive, more.pop("speed", FAST), more.pop("stop", threading.Event()), **more)
+
+
+def damage(path, position):
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def test_a_sound_archive(archive):
+    read = []
+    assert again(archive, on_bytes=read.append) is None
+    assert sum(read) == archive[1]
+
+
+@pytest.mark.parametrize(("position", "named"), [(4, "s0"), (900_003, "s0"), (900_007, "s1"), (2_700_009, "s2")])
+def test_one_bit_is_found_and_its_shard_named(archive, position, named):
+    damage(archive[0], position)
+    finding = again(archive)
+    assert (finding.code, finding.rotten) == ("archive_rotten", (named,))
+    assert named in finding.message
+
+
+@pytest.mark.parametrize("position", [0, 900_004, 2_700_012])
+def test_a_bit_between_the_shards(archive, position):
+    damage(archive[0], position)
+    finding = again(archive)
+    assert (finding.code, finding.rotten) == ("archive_rotten", ())
+    assert "headers or metadata" in finding.message
+
+
+def test_cut_off_grown_or_gone(archive):
+    path, size = archive[0], archive[1]
+    with path.open("ab") as file:
+        file.write(b"x")
+    assert again(archive).code == "archive_rotten"
+    with path.open("r+b") as file:
+        file.truncate(size - 1_000_000)
+    assert again(archive).rotten == ("s1", "s2")
+    path.unlink()
+    assert again(archive).code == "archive_missing"
+    path.mkdir()
+    assert again(archive).code == "archive_rotten"
+
+
+def test_it_can_be_stopped_however_slow_it_is(archive):
+    stop = threading.Event()
+    with pytest.raises(StoppedError):
+        again(archive, speed=0.001, stop=stop, on_bytes=lambda _: stop.set())
+
+
+def test_what_has_rotted_is_put_aside_and_made_again(tmp_path):
+    made_again = []
+
+    async def remake(dataset):
+        made_again.append(dataset.dataset_id)
+
+    async def test(scene):
+        old = 100 * DAY
+        for number, options in enumerate([{}, {"pinned": True, "age": old}, {"age": old}, {"age": old}]):
+            await scene.add(number, 1000, checked_at=time.time(), **options)
+        await scene.cache.start(remake)
+        for number in range(3):
+            damage(scene.cache.archive_path(dataset_id(number), 1), 600)
+        found = {dataset.dataset_id: finding async for dataset, finding in scene.cache.scrub_all()}
+        assert [found[dataset_id(number)] is None for number in range(4)] == [False, False, False, True]
+        assert found[dataset_id(0)].rotten == ("s1",)
+        assert await scene.states() == {0: "evicted", 1: "evicted", 2: "evicted", 3: "ready"}
+        assert '"archive_rotten"' in (await scene.dataset(0)).error
+        assert made_again == [dataset_id(0), dataset_id(1)], "used lately, or pinned; the third waits to be asked for"
+        assert scene.files() == {"3.1"}
+        assert len(list(scene.archives.glob("*.rotten"))) == 3
+        assert scene.metrics.scrub_findings._value.get() == 3
+        assert time.time() - (await scene.dataset(3)).checked_at < 60
+
+    run_in(Scene(tmp_path, scrub_bytes_per_second="1TB"), test)
+
+
+def test_whose_turn_it_is(tmp_path):
+    async def test(scene):
+        await scene.add(1, 10, age=50 * DAY)
+        await scene.add(2, 10, age=90 * DAY, checked_at=time.time() - DAY)
+        await scene.add(3, 10, age=40 * DAY)
+        before = time.time() - 30 * DAY
+        assert (await scene.store.due_for_scrub(before)).dataset_id == dataset_id(1)
+        await scene.cache.scrub(await scene.dataset(1))
+        assert (await scene.store.due_for_scrub(before)).dataset_id == dataset_id(3)
+        await scene.cache.scrub(await scene.dataset(3))
+        assert await scene.store.due_for_scrub(before) is None
+
+    run_in(Scene(tmp_path), test)

@@ -1,0 +1,206 @@
+"""Raw data that changed is found, and nothing else is taken for a change."""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+
+import pytest
+
+from dataset_server import staleness
+from dataset_server.archive_folder import ArchiveFolder
+from dataset_server.freshness import Freshness
+from dataset_server.staleness import Looked, StoppedError, began_at, look, note, record, settle
+from dataset_server.store import Database
+from dataset_server.store.cache import CacheStore
+from dataset_server.store.schema import Dataset
+
+PHOTO, OTHER, LABELS = "photos/day/a.jpg", "photos/day/b.jpg", "labels.json"
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Raw data that has been there for an hour, and the folder of a build that read all of it."""
+    root, work = tmp_path / "raw", tmp_path / "work"
+    for path in (PHOTO, OTHER, LABELS):
+        file = root / "flowers" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(path)
+    (work / "plan").mkdir(parents=True)
+    (work / "sealed").mkdir()
+    (work / "environment").write_text("key")
+    pairs = {path: [f"flowers/{path}", sha256(path)] for path in (PHOTO, OTHER, LABELS)}
+    (work / "plan" / "plan.json").write_text(json.dumps({"raw_files": [pairs[LABELS]]}))
+    sealed = {"lineage": [{"key": "a", "files": [pairs[PHOTO]]}], "quarantined_files": [pairs[OTHER]]}
+    (work / "sealed" / "shard.json").write_text(json.dumps(sealed))
+    return root
+
+
+def listed(raw, tmp_path, began=None):
+    """The list of a build that began in a minute, so that all that is there was at rest; or ``began`` at that time."""
+    target = tmp_path / "sources.jsonl"
+    record(raw, tmp_path / "work", time.time() + 60 if began is None else began, target)
+    return target
+
+
+def check(raw, sources, ledger=None):
+    looked = look(raw, sources)
+    if looked.gone or not looked.doubtful:
+        return looked.gone
+    return settle(raw, looked.doubtful, ledger or {}, threading.Event())[0]
+
+
+def test_what_is_listed(raw, tmp_path):
+    lines = [json.loads(line) for line in listed(raw, tmp_path).read_text().splitlines()]
+    folders = ["flowers/", "flowers/photos/", "flowers/photos/day/"]
+    assert sorted(line[0] for line in lines) == sorted([*folders, *(f"flowers/{x}" for x in (PHOTO, OTHER, LABELS))])
+    stat = (raw / "flowers" / PHOTO).stat()
+    assert [f"flowers/{PHOTO}", stat.st_ino, stat.st_mtime_ns, stat.st_size, sha256(PHOTO)] in lines
+
+
+def test_left_alone(raw, tmp_path):
+    assert look(raw, listed(raw, tmp_path)) == Looked(None)
+
+
+def test_touched_or_copied_back_is_no_change_and_is_read_once(raw, tmp_path):
+    sources, file = listed(raw, tmp_path), raw / "flowers" / PHOTO
+    shutil.copyfile(file, tmp_path / "copy")
+    file.unlink()
+    shutil.move(tmp_path / "copy", file)
+    os.utime(raw / "flowers" / LABELS, (1, 1))
+    looked = look(raw, sources)
+    assert {entry.path for entry in looked.doubtful} >= {f"flowers/{PHOTO}", f"flowers/{LABELS}"}
+    changed, found = settle(raw, looked.doubtful, {}, threading.Event())
+    assert changed is None
+    note(sources, found)
+    assert look(raw, sources) == Looked(None)
+
+
+@pytest.mark.parametrize("path", [PHOTO, OTHER, LABELS])
+def test_another_content_is_a_change_whatever_its_mtime(raw, tmp_path, path):
+    sources, file = listed(raw, tmp_path), raw / "flowers" / path
+    before = file.stat()
+    (tmp_path / "copy").write_text("x" * before.st_size)
+    os.utime(tmp_path / "copy", ns=(before.st_atime_ns, before.st_mtime_ns))
+    shutil.move(tmp_path / "copy", file)
+    assert check(raw, sources) == f"flowers/{path}"
+
+
+def test_a_photo_added_or_removed(raw, tmp_path):
+    sources = listed(raw, tmp_path)
+    (raw / "flowers" / "photos" / "day" / ".DS_Store").write_text("x")
+    (raw / "elsewhere").mkdir()
+    assert check(raw, sources) is None
+    (raw / "flowers" / "photos" / "night").mkdir()
+    assert check(raw, sources) == "flowers/photos/"
+    (raw / "flowers" / "photos" / "night").rmdir()
+    assert check(raw, sources) is None
+    (raw / "flowers" / PHOTO).unlink()
+    assert check(raw, sources) == f"flowers/{PHOTO}"
+
+
+def test_raw_data_that_is_away_altogether_is_no_change(raw, tmp_path):
+    sources = listed(raw, tmp_path)
+    raw.rename(tmp_path / "unmounted")
+    assert check(raw, sources) is None
+
+
+def test_what_changed_while_it_was_built_is_read_again(raw, tmp_path):
+    sources = listed(raw, tmp_path, began=time.time() - 60)
+    assert all(entry.inode == 0 for entry in look(raw, sources).doubtful)
+    assert check(raw, sources) == "flowers/", "which names the handler saw is not known"
+    entries = [entry for entry in look(raw, sources).doubtful if not entry.path.endswith("/")]
+    assert settle(raw, entries, {}, threading.Event())[0] is None
+    (raw / "flowers" / PHOTO).write_text("changed since it was read")
+    assert settle(raw, entries, {}, threading.Event())[0] == f"flowers/{PHOTO}"
+
+
+def test_a_build_began_when_its_oldest_note_was_written(raw, tmp_path):
+    work = tmp_path / "work"
+    os.utime(work / "environment", (1000, 1000))
+    (work / "request.json").write_text("{}")
+    assert began_at(work) == 1000
+
+
+def test_the_ledger_spares_reading(raw, tmp_path, monkeypatch):
+    sources, file = listed(raw, tmp_path), raw / "flowers" / PHOTO
+    os.utime(file, (5, 5))
+    doubtful = look(raw, sources).doubtful
+    _, found = settle(raw, doubtful, {}, threading.Event())
+    ledger = {entry.path: entry for entry in found}
+    file.chmod(0o400)
+    monkeypatch.setattr(staleness, "_digest", lambda *_: pytest.fail("it was read again"))
+    assert settle(raw, doubtful, ledger, threading.Event()) == (None, found)
+
+
+def test_paths_that_lead_elsewhere_are_not_followed(raw, tmp_path):
+    plan = {"raw_files": [["/etc/passwd", "0"], ["flowers/../../x", "0"], ["", "0"], ["a\0b", "0"], ["\ud800", "0"], 7]}
+    (tmp_path / "work" / "plan" / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "work" / "sealed" / "shard.json").write_text('{"lineage": 5}')
+    assert listed(raw, tmp_path).read_text() == ""
+
+
+def test_what_is_no_file_any_more_is_not_read(raw, tmp_path):
+    sources, file = listed(raw, tmp_path), raw / "flowers" / PHOTO
+    file.unlink()
+    os.mkfifo(file)
+    assert check(raw, sources) == f"flowers/{PHOTO}"
+
+
+def test_stopping_ends_a_long_reading(raw, tmp_path):
+    sources, stop = listed(raw, tmp_path), threading.Event()
+    os.utime(raw / "flowers" / PHOTO, (5, 5))
+    stop.set()
+    with pytest.raises(StoppedError):
+        settle(raw, look(raw, sources).doubtful, {}, stop)
+
+
+def test_a_list_that_is_not_there_says_nothing(raw, tmp_path):
+    assert look(raw, tmp_path / "nothing") == Looked(None)
+
+
+def test_checks_are_shared_and_remembered(raw, tmp_path, monkeypatch):
+    looks = []
+
+    def slow_look(*arguments):
+        looks.append(arguments)
+        return look(*arguments)
+
+    async def run():
+        database = Database(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
+        await database.create()
+        folder = ArchiveFolder(tmp_path)
+        freshness = Freshness(raw, 3600.0, folder, CacheStore(database))
+        listed(raw, tmp_path).rename(folder.sources("a_1_x.zip", 1))
+        monkeypatch.setattr(staleness, "look", slow_look)
+        os.utime(raw / "flowers" / PHOTO, (5, 5))
+        dataset = _dataset("a_1_x.zip", 1)
+        try:
+            answers = await asyncio.gather(*(freshness.is_stale(dataset) for _ in range(10)))
+            assert answers == [False] * 10
+            assert len(looks) == 1
+            (raw / "flowers" / PHOTO).write_text("changed")
+            assert not await freshness.is_stale(dataset), "not looked at for an hour"
+            assert len(looks) == 1
+            ledger = await CacheStore(database).ledger([f"flowers/{PHOTO}"])
+            assert ledger[f"flowers/{PHOTO}"].sha256 == sha256(PHOTO)
+            again = Freshness(raw, 0.0, folder, CacheStore(database))
+            assert await again.is_stale(dataset)
+            await again.close()
+        finally:
+            await freshness.close()
+            await database.close()
+
+    asyncio.run(run())
+
+
+def _dataset(dataset_id, revision):
+    values = dict.fromkeys(Dataset.__dataclass_fields__)
+    return Dataset(**{**values, "dataset_id": dataset_id, "revision": revision, "state": "ready"})
