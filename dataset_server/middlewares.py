@@ -1,28 +1,37 @@
-"""What every request passes: who asks, and how faults are told."""
+"""What every request passes: how faults are told, where it may come from, who asks, and how long it may take."""
 
-import hashlib
-import hmac
+import asyncio
 import json
 import logging
+import math
+from collections.abc import Callable, Collection
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from .auth import ANYBODY, CLIENT, Access, Client, Role, is_guessable, require_role, sent_token
 from .errors import (
     ForbiddenError,
     MalformedRequestError,
     MethodNotAllowedError,
     NotFoundError,
     RangeNotSatisfiableError,
+    RequestTimeoutError,
     RequestTooLargeError,
     ServerFault,
+    TooManyRequestsError,
     UnauthorizedError,
 )
+from .limits import Limiter, address_key
+from .logs import add_to_context
+from .origins import client_address, is_same_origin, may_be_rebound
 
 logger = logging.getLogger(__name__)
 
-
-_OPEN = frozenset({"/healthz", "/readyz"})
+#: Bytes of a body that anybody may send; as many fit into the connection's own buffer.
+SMALL_BODY = 1 << 14
+#: Wrong tokens that one address may send in a minute.
+GUESSES_PER_MINUTE = 20
 
 
 def problem(fault: ServerFault) -> web.Response:
@@ -30,6 +39,8 @@ def problem(fault: ServerFault) -> web.Response:
     headers = {"WWW-Authenticate": "Bearer"} if fault.status == 401 else {}
     if isinstance(fault, RangeNotSatisfiableError):
         headers["Content-Range"] = f"bytes */{fault.size}"
+    if fault.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(fault.retry_after))  # whole seconds: RFC 9110, 10.2.3
     return web.Response(
         text=json.dumps(fault.to_problem()),
         status=fault.status,
@@ -51,7 +62,9 @@ async def faults(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem(NotFoundError(f"there is nothing at {request.path[:300]}"))
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        return problem(MethodNotAllowedError(f"{request.method} is not possible here, only {allowed}"))
+        refusal = problem(MethodNotAllowedError(f"{request.method} is not possible here, only {allowed}"))
+        refusal.headers["Allow"] = allowed  # RFC 9110, 15.5.6
+        return refusal
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -65,27 +78,94 @@ async def faults(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem(ServerFault(f"the server failed ({type(error).__name__}); its log says more"))
 
 
-@web.middleware
-async def same_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+def same_origin(public_origins: Collection[str]) -> Middleware:
     """Refuse what a page of another site makes a browser send: sockets, and requests that change something."""
-    origin = request.headers.get("Origin")
-    acts = request.method not in ("GET", "HEAD") or "websocket" in request.headers.get("Upgrade", "").lower()
-    if origin is not None and acts and origin.partition("://")[2] != request.host:
-        raise ForbiddenError("requests on behalf of other sites are refused")
-    return await handler(request)
-
-
-def bearer(token: str | None) -> Middleware:
-    """Let in who sends ``token``; everybody if there is none. Compared by digest, in constant time."""
-    expected = hashlib.sha256(token.encode()).digest() if token is not None else None
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if expected is not None and request.path not in _OPEN:
-            scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-            digest = hashlib.sha256(sent.strip().encode(errors="surrogateescape")).digest()
-            if scheme.lower() != "bearer" or not hmac.compare_digest(digest, expected):
-                raise UnauthorizedError("send 'Authorization: Bearer TOKEN' with this server's token")
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) > 1 or (not hosts and request.version >= (1, 1)) or request.version < (1, 0):
+            raise MalformedRequestError("a request is of HTTP/1.0 or 1.1, and names its host once (RFC 9112, 3.2)")
+        origin = request.headers.get("Origin")
+        acts = request.method not in ("GET", "HEAD") or "websocket" in request.headers.get("Upgrade", "").lower()
+        if origin is not None and acts and not is_same_origin(origin, "".join(hosts), public_origins):
+            raise ForbiddenError("requests on behalf of other sites are refused; behind a proxy, set public_origins")
         return await handler(request)
 
     return check
+
+
+def rights(
+    access: Access,
+    needed_role: Callable[[web.Request], str | None],
+    *,
+    requests_per_minute: int,
+    public_origins: Collection[str],
+    trusted_proxies: Collection[str],
+) -> Middleware:
+    """Find out who asks, and let pass what they may do, as often as they may."""
+    failures, requests = Limiter(), Limiter()
+
+    async def identify(request: web.Request) -> Client:
+        if not await access.is_needed():
+            if may_be_rebound(request.headers.get("Host", ""), public_origins):
+                raise ForbiddenError("use an address or 'localhost' as host; behind a proxy, set public_origins")
+            return ANYBODY
+        text = sent_token(request.headers.get("Authorization", ""))
+        if text is None:
+            raise UnauthorizedError("send 'Authorization: Bearer TOKEN' with a token of this server")
+        address = address_key(client_address(request.remote or "", _forwarded(request), trusted_proxies))
+        if is_guessable(text):
+            _refuse_for(failures.wait(address, GUESSES_PER_MINUTE), "too many wrong tokens from your address")
+        try:
+            return await access.client_of(text)
+        except UnauthorizedError:
+            _refuse_for(failures.take(address, GUESSES_PER_MINUTE), "too many wrong tokens from your address")
+            raise
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        needed = needed_role(request)
+        if needed is not None:
+            client = request[CLIENT] = await identify(request)
+            add_to_context(client=client.name)
+            if client.name:
+                limit = client.requests_per_minute or requests_per_minute
+                wait = requests.take(client.token_id or client.name, limit)
+                _refuse_for(wait, f"'{client.name}' may send {limit} requests a minute")
+            require_role(client, Role.called(needed))
+        return await handler(request)
+
+    return check
+
+
+def in_time(seconds: float, *, up_to: int | None = None) -> Middleware:
+    """Read the body before the view does, and refuse one that takes longer; the view finds it read.
+
+    With ``up_to`` this is for bodies known to have no more bytes. Those are read at once, before anybody is asked who
+    sends them: what a client sent whole counts, even if it has gone meanwhile.
+    """
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.body_exists and (up_to is None or (request.content_length or up_to + 1) <= up_to):
+            try:
+                async with asyncio.timeout(seconds):
+                    await request.read()
+            except TimeoutError as error:
+                raise RequestTimeoutError(f"the body did not arrive within {seconds:g} s") from error
+            except web.RequestPayloadError as error:
+                raise MalformedRequestError(f"the body ends early or is no chunked one: {error}") from error
+        return await handler(request)
+
+    return check
+
+
+def _forwarded(request: web.Request) -> str:
+    return ",".join(request.headers.getall("X-Forwarded-For", []))
+
+
+def _refuse_for(wait: float, why: str) -> None:
+    """Raise `TooManyRequestsError` if there is anything to wait for, in seconds."""
+    if wait:
+        raise TooManyRequestsError(f"{why}; try again in {math.ceil(wait)} s", retry_after=wait)

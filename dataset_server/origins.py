@@ -1,0 +1,56 @@
+"""Where a request comes from: the address of its client, and the site whose page made a browser send it. Pure."""
+
+import ipaddress
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+
+def is_same_origin(origin: str, host: str, public_origins: Collection[str]) -> bool:
+    """Whether ``origin`` (RFC 6454, 7) is this server's own: by its ``Host`` header, or one it is known under."""
+    scheme, separator, site = origin.partition("://")
+    return origin in public_origins or (bool(separator) and scheme in ("http", "https") and site == host)
+
+
+def may_be_rebound(host: str, public_origins: Collection[str]) -> bool:
+    """Whether a ``Host`` header is a name that another site may have pointed to this machine (DNS rebinding).
+
+    A page of that site then is of the same origin, as browsers see it. Addresses and ``localhost`` cannot be pointed
+    anywhere; a client that sends no host is no browser.
+    """
+    if not host or host in (urlsplit(origin).netloc for origin in public_origins):
+        return False
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return True
+    return name != "localhost" and not is_address(name)
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_trusted(address: str, trusted_proxies: Collection[str]) -> bool:
+    """Whether an address lies in one of the networks."""
+    if not is_address(address):
+        return False
+    parsed = ipaddress.ip_address(address)
+    return any(parsed in ipaddress.ip_network(network, strict=False) for network in trusted_proxies)
+
+
+def client_address(peer: str, forwarded_for: str, trusted_proxies: Collection[str]) -> str:
+    """The address of the client: the last one of ``X-Forwarded-For`` that no trusted proxy has, or its ``peer``.
+
+    Only what a trusted proxy appended is believed; what stands before may be the client's own invention.
+    """
+    address = peer
+    for hop in reversed(forwarded_for.split(",")):
+        if not is_trusted(address, trusted_proxies) or not is_address(hop.strip()):
+            break
+        address = hop.strip()
+    return address

@@ -1,0 +1,127 @@
+"""Who asked for what: one row per deed, kept for ``audit_days``.
+
+Requests are many and cheap: they are written a second late, all of that second together, equal ones as one row with
+the number of ``times``. Everything else is in the database before it is answered.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from .database import Database
+from .schema import audit
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 1.0
+_PRUNE_SECONDS = 3600.0
+#: Rows that may wait; beyond that, who asks waits for the database.
+_WAITING = 10_000
+
+_DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One deed; ``at`` is in seconds since the epoch, ``detail`` is JSON."""
+
+    number: int
+    at: float
+    client: str
+    action: str
+    subject: str
+    detail: str
+
+
+class Audit:
+    """The audit of one server."""
+
+    def __init__(self, database: Database, days: float = 365.0) -> None:
+        self._database = database
+        self._days = days
+        self._waiting: dict[tuple[str, str, str, str], tuple[float, int]] = {}
+        self._flusher: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write what is noted late, and to remove what is old."""
+        self._flusher = asyncio.create_task(self._run(), name="audit")
+
+    async def close(self) -> None:
+        """Stop, and write what still waits."""
+        if self._flusher:
+            self._flusher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._flusher
+        await self.flush()
+
+    async def note(self, client: str, action: str, subject: str, detail: dict[str, Any] | None = None) -> None:
+        """Note that ``client`` did ``action`` to ``subject``; ``request`` is written within a second, others at once.
+
+        Raises `SQLAlchemyError` where the database refuses: what cannot be noted must not be done.
+        """
+        key = (client, action, subject, json.dumps(detail or {}, sort_keys=True))
+        if action != "request":
+            await self._write({key: (time.time(), 1)})
+            return
+        at, times = self._waiting.get(key, (time.time(), 0))
+        self._waiting[key] = at, times + 1
+        if len(self._waiting) > _WAITING:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits; it goes on waiting where the database refuses, which is raised."""
+        waiting, self._waiting = self._waiting, {}
+        try:
+            await self._write(waiting)
+        except BaseException:
+            for key, (at, times) in waiting.items():
+                self._waiting[key] = at, times + self._waiting.get(key, (at, 0))[1]
+            raise
+
+    async def find(
+        self, *, client: str | None, action: str | None, subject: str | None, after: int, limit: int
+    ) -> list[AuditEntry]:
+        """Entries with a number above ``after``, oldest first."""
+        wanted: list[ColumnElement[bool]] = [audit.c.number > after]
+        for column, value in ((audit.c.client, client), (audit.c.action, action), (audit.c.subject, subject)):
+            if value is not None:
+                wanted.append(column == value)
+        async with self._database.reading() as db:
+            rows = await db.execute(select(audit).where(*wanted).order_by(audit.c.number).limit(limit))
+            return [AuditEntry(**row._mapping) for row in rows]
+
+    async def prune(self) -> None:
+        """Remove what is older than ``days``."""
+        async with self._database.writing() as db:
+            await db.execute(delete(audit).where(audit.c.at < time.time() - self._days * _DAY))
+
+    async def _write(self, noted: dict[tuple[str, str, str, str], tuple[float, int]]) -> None:
+        if not noted:
+            return
+        rows = []
+        for (client, action, subject, detail), (at, times) in noted.items():
+            counted = {**json.loads(detail), "times": times} if times > 1 else json.loads(detail)
+            rows.append(
+                {"at": at, "client": client, "action": action, "subject": subject, "detail": json.dumps(counted)}
+            )
+        async with self._database.writing() as db:
+            await db.execute(insert(audit), rows)
+
+    async def _run(self) -> None:
+        pruned = 0.0
+        while True:
+            try:
+                await self.flush()
+                if not pruned or time.monotonic() - pruned > _PRUNE_SECONDS:
+                    await self.prune()
+                    pruned = time.monotonic()
+            except SQLAlchemyError:
+                logger.exception("the audit cannot be written; trying again")
+            await asyncio.sleep(_FLUSH_SECONDS)
