@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dataset_handlers.registry import installed, load_handler
+from dataset_server.metrics import Metrics
 from dataset_server.settings import Settings
 from tests.support import ROOT
 
@@ -26,6 +27,32 @@ def test_every_setting_is_documented():
     page = (ROOT / "docs" / "settings.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \|.*?\| ([^|]*) \|$", page, re.MULTILINE))
     assert rows == {name: field.description for name, field in Settings.model_fields.items()}
+
+
+def section(page: str, title: str) -> str:
+    """What stands in a page of the docs under a heading of the second level."""
+    text = (ROOT / "docs" / page).read_text()
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_operators_are_told_of_every_setting():
+    rows = re.findall(r"^\| (`.*?) \|", section("operations.md", "Every setting"), re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted(Settings.model_fields)
+
+
+def test_every_metric_is_documented_and_alerts_name_real_ones():
+    text = section("operations.md", "Metrics")
+    families = list(Metrics.create().registry.collect())
+    own = {f.name + "_total" * (f.type == "counter") for f in families if f.name.startswith("dataset_server_")}
+    assert set(re.findall(r"^\| `(dataset_server_\w+)` \|", text, re.MULTILINE)) == own
+    assert set(re.findall(r"dataset_server_\w+", text)) == own
+
+
+def test_links_within_the_handbook_lead_somewhere():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    headings = {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
 
 
 @pytest.mark.parametrize("handler", installed())

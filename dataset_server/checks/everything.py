@@ -1,0 +1,52 @@
+"""All checks, in an order that makes sense to read."""
+
+import asyncio
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from ..lease import is_held
+from ..settings import Settings
+from . import database, handlers, machine, storage
+from .finding import Finding, ok
+
+
+async def check_everything(settings: Settings) -> list[Finding]:
+    """What there is to say about a server with these settings."""
+    served = is_held(settings.data_dir / "server.claim")
+    found = [ok("settings", "they can be read, and fit together")]
+    found += await machine.programs(settings)
+    found += machine.containment(settings)
+    found += await asyncio.to_thread(storage.data_folder, settings.data_dir, settings.environments)
+    found.append(await asyncio.to_thread(storage.raw_data, settings.raw_root))
+    inspection = None
+    if file := database.database_file(settings):
+        inspected, inspection = await asyncio.to_thread(database.inspect_file, file)
+        found += inspected
+    else:
+        found.append(await database.answers(settings))
+    latest = inspection.latest if inspection else None
+    found.append(machine.judge_clock(time.time(), _file_time(settings.data_dir), latest))
+    if inspection or settings.database_url is None:
+        has_token = settings.token is not None or bool(inspection and inspection.has_tokens)
+        found.append(machine.openness(settings.host, has_token=has_token))
+    found += await handlers.sources(settings)
+    found.append(await asyncio.to_thread(handlers.environments, settings.environments))
+    if settings.tls_certificate and settings.tls_key:
+        found += await asyncio.to_thread(machine.certificate, settings.tls_certificate, settings.tls_key)
+    found.append(machine.port(settings, served=served))
+    return found
+
+
+def _file_time(folder: Path) -> float:
+    """The time a new file in ``folder`` gets, in seconds since the epoch; ours where none can be made."""
+    probe = folder / f".check-{uuid.uuid4().hex}.partial"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink()
