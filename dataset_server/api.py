@@ -1,31 +1,33 @@
 """The views: each reads its request, makes one call, and answers."""
 
 import asyncio
+import functools
 import json
-import re
 from typing import Any
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from dataset_client.protocol import ID_PATTERN, NAME_PATTERN, VERSION_PATTERN
 
+from .auth import CLIENT
 from .builds import Builds
 from .catalog import Catalog
 from .errors import (
     MalformedRequestError,
     NotFoundError,
-    NotReadyError,
-    RangeNotSatisfiableError,
     UnknownDatasetError,
 )
 from .hub import Hub
-from .models import Page, in_words, parse_request
-from .notifications import HEARTBEAT_SECONDS, follow, parse_subscriptions
+from .metrics import METRICS
+from .models import AuditQuery, Page, parse_query, parse_request
+from .notifications import CLOSE_SECONDS, HEARTBEAT_SECONDS, Sockets, follow, parse_subscriptions
 from .settings import HandlerSource, Settings
 from .sources import declared_version
 from .store import Database, Store, archive_data, shard_data
-from .store.schema import Dataset, Shard
+from .store.audit import Audit
+from .store.counts import datasets_by_state
+from .store.listing import page_of_datasets
+from .store.schema import Dataset
 
 SETTINGS = web.AppKey("settings", Settings)
 DATABASE = web.AppKey("database", Database)
@@ -33,33 +35,58 @@ STORE = web.AppKey("store", Store)
 HUB = web.AppKey("hub", Hub)
 BUILDS = web.AppKey("builds", Builds)
 CATALOG = web.AppKey("catalog", Catalog)
+DOCUMENT = web.AppKey("document", str)
+AUDIT = web.AppKey("audit", Audit)
+SOCKETS = web.AppKey("sockets", Sockets)
 
-_CHUNK = 1 << 18
+#: Bytes of a request that are read at once: sooner than handing them to a thread.
+_SMALL_BODY = 1 << 14
+#: The same bytes ask for the same: training scripts ask for what they asked for last time.
+_parse_small = functools.lru_cache(maxsize=256)(parse_request)
 
 
 async def post_dataset(request: web.Request) -> web.Response:
     """``POST /datasets``: 200 if it is ready, 202 if it is on its way."""
-    answer = await request.app[CATALOG].request(await asyncio.to_thread(parse_request, await request.read()))
+    body = await request.read()
+    wanted = _parse_small(body) if len(body) <= _SMALL_BODY else await asyncio.to_thread(parse_request, body)
+    answer = await request.app[CATALOG].request(wanted, request[CLIENT])
+    await request.app[AUDIT].note(request[CLIENT].name, "request", answer.topic.topic_id)
     return web.json_response(answer.to_json(), status=200 if answer.is_ready else 202)
 
 
+async def cancel_dataset(request: web.Request) -> web.Response:
+    """``POST /datasets/{id}/cancel``: nobody works on it any more, and all who wait for it are told."""
+    dataset, client = await dataset_of(request), request[CLIENT]
+    await request.app[CATALOG].cancel(dataset, client)
+    await request.app[AUDIT].note(client.name, "cancel", dataset.dataset_id)
+    return web.json_response(_summary(await dataset_of(request)))
+
+
+async def retry_dataset(request: web.Request) -> web.Response:
+    """``POST /datasets/{id}/retry``: 202, a new attempt at what failed or was cancelled is on its way."""
+    client = request[CLIENT]
+    dataset, topic_ids = await request.app[CATALOG].retry(await dataset_of(request), client)
+    await request.app[AUDIT].note(client.name, "retry", dataset.dataset_id)
+    return web.json_response({**_summary(dataset), "topics": topic_ids}, status=202)
+
+
 async def list_datasets(request: web.Request) -> web.Response:
-    """``GET /datasets?name=&state=&limit=&offset=``, newest first."""
-    try:
-        page = Page.model_validate(dict(request.query))
-    except ValidationError as error:
-        raise MalformedRequestError(in_words(error)) from error
-    total, found = await request.app[STORE].list_datasets(**page.model_dump())
+    """``GET /datasets``: a page of what matches."""
+    page = parse_query(Page, request.query).model_dump()
+    descending = page.pop("order") == "desc"
+    total, found = await page_of_datasets(request.app[DATABASE], descending=descending, **page)
     return web.json_response({"total": total, "datasets": [_summary(dataset) for dataset in found]})
 
 
 async def get_dataset(request: web.Request) -> web.Response:
     """``GET /datasets/{id}``: its config, state and sizes, and how far its build is."""
-    dataset = await _dataset(request)
+    dataset = await dataset_of(request)
+    request.app[HUB].note_poll(dataset.dataset_id)
     sealed = await request.app[STORE].sealed_shards(dataset.dataset_id)
     return web.json_response(
         {
             **_summary(dataset),
+            **request.app[BUILDS].place(dataset.dataset_id),
             "progress": request.app[BUILDS].progress(dataset.dataset_id),
             "shards": [shard_data(shard) for shard in sealed],
         }
@@ -68,7 +95,7 @@ async def get_dataset(request: web.Request) -> web.Response:
 
 async def get_manifest(request: web.Request) -> web.Response:
     """``GET /datasets/{id}/manifest``: the manifest, or while it is being made, the part that is sealed."""
-    dataset = await _dataset(request)
+    dataset = await dataset_of(request)
     manifest = await request.app[STORE].manifest(dataset.dataset_id)
     if manifest is not None:
         return web.Response(text=manifest, content_type="application/json")
@@ -85,81 +112,6 @@ async def get_manifest(request: web.Request) -> web.Response:
             "shards": shards,
         }
     )
-
-
-async def get_archive(request: web.Request) -> web.StreamResponse:
-    """``GET /datasets/{id}/archive``: the zip, with ``Range`` and conditions."""
-    dataset = await _dataset(request)
-    path = request.app[BUILDS].archive_path(dataset.dataset_id)
-    if dataset.state != "ready" or not path.is_file():
-        raise NotReadyError(f"{dataset.dataset_id} is {dataset.state}; ask for it with POST /datasets and wait")
-    headers = {
-        "Content-Type": "application/zip",
-        "Content-Disposition": f'attachment; filename="{dataset.dataset_id}"',
-        "X-Content-SHA256": dataset.archive_sha256 or "",
-    }
-    return web.FileResponse(path, headers=headers)
-
-
-async def get_shard(request: web.Request) -> web.StreamResponse:
-    """``GET /datasets/{id}/shards/{file}``: a sealed shard; once published, straight out of the archive."""
-    dataset = await _dataset(request)
-    sealed = await request.app[STORE].sealed_shards(dataset.dataset_id)
-    shard = next((shard for shard in sealed if shard.file == request.match_info["file"]), None)
-    if shard is None:
-        raise NotFoundError(f"{dataset.dataset_id} has no sealed shard of that name")
-    builds = request.app[BUILDS]
-    if shard.offset is None:
-        path, offset = builds.work_folder(dataset.dataset_id) / "dataset" / shard.file, 0
-    else:
-        path, offset = builds.archive_path(dataset.dataset_id), shard.offset
-    wanted = _wanted_bytes(request, shard)
-    response = web.StreamResponse(status=200 if len(wanted) == shard.bytes else 206)
-    response.content_type = "application/octet-stream"
-    response.content_length = len(wanted)
-    response.headers["Accept-Ranges"] = "bytes"
-    response.etag = shard.sha256
-    if response.status == 206:
-        response.headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{shard.bytes}"
-    try:
-        file = await asyncio.to_thread(path.open, "rb")
-    except FileNotFoundError as error:
-        raise NotReadyError("the dataset is being published; ask again in a moment") from error
-    with file:
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await asyncio.to_thread(file.seek, offset + wanted.start)
-            left = len(wanted)
-            while left and (chunk := await asyncio.to_thread(file.read, min(_CHUNK, left))):
-                await response.write(chunk)
-                left -= len(chunk)
-        await response.write_eof()
-    return response
-
-
-def _wanted_bytes(request: web.Request, shard: Shard) -> range:
-    """The bytes a request is for (RFC 9110, 14.2): all of them where there is no range that we serve.
-
-    Raises `RangeNotSatisfiableError` for a range outside the shard.
-    """
-    whole = range(shard.bytes)
-    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers.get("Range", ""))
-    if (
-        match is None
-        or match.groups() == ("", "")
-        or request.headers.get("If-Range", f'"{shard.sha256}"') != f'"{shard.sha256}"'
-    ):
-        return whole
-    first, last = match.groups()
-    if not first:
-        wanted = whole[-int(last) :] if int(last) else whole[:0]
-    elif last and int(last) < int(first):
-        return whole
-    else:
-        wanted = whole[int(first) : int(last) + 1 if last else None]
-    if not wanted:
-        raise RangeNotSatisfiableError(f"the shard has {shard.bytes} bytes", shard.bytes)
-    return wanted
 
 
 async def list_handlers(request: web.Request) -> web.Response:
@@ -182,16 +134,36 @@ async def get_handler(request: web.Request) -> web.Response:
         raise UnknownDatasetError(f"'{name[:100]}' is no dataset name")
     if not VERSION_PATTERN.fullmatch(version):
         raise MalformedRequestError(f"'{version[:200]}' is no version")
-    return web.json_response(await request.app[CATALOG].describe(name, version))
+    return web.json_response(await request.app[CATALOG].describe(name, version, request[CLIENT]))
 
 
 async def notifications(request: web.Request) -> web.StreamResponse:
     """``GET /notifications?topic=…&after=N``: the socket of `dataset_server.notifications`."""
     wanted = parse_subscriptions(list(request.query.items()))
-    socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=1 << 12)
-    await socket.prepare(request)
-    await follow(socket, request.app[STORE], request.app[HUB], wanted)
+    # Uncompressed: a few bytes could become any number, and nothing is expected from the client.
+    socket = web.WebSocketResponse(
+        heartbeat=HEARTBEAT_SECONDS, max_msg_size=1 << 12, compress=False, timeout=CLOSE_SECONDS
+    )
+    metrics = request.app[METRICS]
+    with request.app[SOCKETS].hold(socket, request[CLIENT]), metrics.open_socket():
+        try:
+            await socket.prepare(request)
+        except ValueError as error:  # aiohttp's, for a key that is not even ASCII
+            raise MalformedRequestError(f"the handshake is none: {error}") from error
+        await follow(socket, request.app[STORE], request.app[HUB], wanted, metrics.event_sent)
     return socket
+
+
+async def get_document(request: web.Request) -> web.Response:
+    """``GET /openapi.json``: this API in the words of OpenAPI 3.1."""
+    return web.Response(text=request.app[DOCUMENT], content_type="application/json")
+
+
+async def get_audit(request: web.Request) -> web.Response:
+    """``GET /audit``: a page of what matches, oldest first."""
+    wanted = parse_query(AuditQuery, request.query)
+    entries = await request.app[AUDIT].find(**wanted.model_dump())
+    return web.json_response({"entries": [{**vars(entry), "detail": json.loads(entry.detail)} for entry in entries]})
 
 
 async def health(_: web.Request) -> web.Response:
@@ -200,12 +172,22 @@ async def health(_: web.Request) -> web.Response:
 
 
 async def readiness(request: web.Request) -> web.Response:
-    """``GET /readyz``: so does the database."""
+    """``GET /readyz``: so does the database, and new requests are taken."""
+    request.app[CATALOG].refuse_while_stopping()
     await request.app[DATABASE].ping()
     return web.json_response({"status": "ok"})
 
 
-async def _dataset(request: web.Request) -> Dataset:
+async def metrics(request: web.Request) -> web.Response:
+    """``GET /metrics``: what `dataset_server.metrics` counts."""
+    app = request.app
+    folders = {"data": app[SETTINGS].data_dir, "raw": app[SETTINGS].raw_root}
+    app[METRICS].observe(await datasets_by_state(app[DATABASE]), app[SETTINGS].environments, folders)
+    return app[METRICS].render()
+
+
+async def dataset_of(request: web.Request) -> Dataset:
+    """The dataset of the path; raises `NotFoundError`."""
     dataset_id = request.match_info["id"]
     dataset = await request.app[STORE].dataset(dataset_id) if ID_PATTERN.fullmatch(dataset_id) else None
     if dataset is None:
@@ -223,6 +205,10 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
         "attempt": dataset.attempt,
         "error": json.loads(dataset.error) if dataset.error else None,
         "archive": archive_data(dataset) if dataset.state == "ready" else None,
+        "revision": dataset.revision,
+        "provenance": dataset.provenance,
+        "pinned": dataset.pinned,
+        "usage": {"uses": dataset.uses, "last_used_at": dataset.last_used_at},
         "created_at": dataset.created_at,
         "finished_at": dataset.finished_at,
     }

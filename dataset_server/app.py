@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -10,44 +11,92 @@ from aiohttp import web
 
 from dataset_client.protocol import MAX_REQUEST_BYTES
 
-from .api import BUILDS, CATALOG, DATABASE, HUB, SETTINGS, STORE
+from .api import AUDIT, BUILDS, CATALOG, DATABASE, DOCUMENT, HUB, SETTINGS, SOCKETS, STORE
+from .auth import Access, require_tokens_beyond_loopback, watch
 from .builds import Builds
+from .cache import Cache
 from .catalog import Catalog
 from .claim import claim
+from .confinement import gaps
+from .connections import Connections, listen
+from .downloads import CACHE
 from .environments import Environments
 from .hub import Hub
-from .middlewares import bearer, faults, same_origin
-from .processes import hide_environment
-from .routes import ROUTES
+from .logs import request_context, tell_request_id
+from .metrics import METRICS, CountingAccessLogger, Metrics
+from .middlewares import SMALL_BODY, faults, in_time, rights, same_origin
+from .notifications import Sockets
+from .openapi import document
+from .origins import is_trusted
+from .processes import hide_environment, landlock_abi
+from .routes import ROUTES, needed_role
+from .secure_headers import secure_headers
 from .settings import Settings
-from .store import Database, Store
+from .store import BuildStore, Database, Store
+from .store.audit import Audit
+from .store.tokens import TokenStore
+from .tls import server_context
 
 logger = logging.getLogger(__name__)
+
+_COLLECT_SECONDS = 6 * 3600.0
 
 
 def create_app(settings: Settings) -> web.Application:
     """The application for ``settings``; its resources live from start-up to clean-up."""
-    token = settings.token.get_secret_value() if settings.token else None
-    app = web.Application(middlewares=[faults, same_origin, bearer(token)], client_max_size=MAX_REQUEST_BYTES)
+    database = Database(settings.database)
+    access = Access(TokenStore(database), settings.token.get_secret_value() if settings.token else None)
+    guards = [
+        same_origin(settings.public_origins),
+        in_time(settings.request_timeout, up_to=SMALL_BODY),
+        rights(
+            access,
+            needed_role,
+            requests_per_minute=settings.requests_per_minute,
+            public_origins=settings.public_origins,
+            trusted_proxies=settings.trusted_proxies,
+        ),
+        in_time(settings.request_timeout),
+    ]
+    app = web.Application(middlewares=[request_context, faults, *guards], client_max_size=MAX_REQUEST_BYTES)
+    app.on_response_prepare.append(tell_request_id)
+    app.on_response_prepare.append(secure_headers(is_tls=settings.tls_certificate is not None))
     app[SETTINGS] = settings
-    app[DATABASE] = Database(settings.database)
+    app[METRICS] = Metrics.create()
+    app[DATABASE] = database
+    app[AUDIT] = Audit(database, settings.audit_days)
+    app[SOCKETS] = Sockets(settings.sockets_per_client)
     app[STORE] = Store(app[DATABASE])
     app[HUB] = Hub()
+    app[DOCUMENT] = json.dumps(document())
     environments = Environments(settings)
-    app[BUILDS] = Builds(settings, app[STORE], app[HUB], environments)
-    app[CATALOG] = Catalog(settings, app[STORE], app[HUB], environments, app[BUILDS])
+    cache = app[CACHE] = Cache(settings, database, app[METRICS])
+    builds = BuildStore(database)
+    app[BUILDS] = Builds(settings, app[STORE], builds, app[HUB], environments, cache, app[METRICS])
+    app[CATALOG] = Catalog(settings, app[STORE], builds, app[HUB], environments, cache, app[BUILDS])
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         with claim(settings.data_dir):
             await app[DATABASE].create()
+            await require_tokens_beyond_loopback(settings.host, access)
+            app[AUDIT].start()
+            watching = asyncio.create_task(watch(access, lambda: app[SOCKETS].end_revoked(access)))
             environments.clean()
-            app[BUILDS].prepare()
+            collecting = asyncio.create_task(_collect_environments(environments))
+            await cache.start(app[CATALOG].make_again)
+            await app[BUILDS].open()
             await app[CATALOG].resume()
             yield
             await app[CATALOG].close()
             await app[BUILDS].close()
+            await cache.close()
             await environments.close()
+            for task in (watching, collecting):
+                task.cancel()
+            await asyncio.wait([watching, collecting])
+            await access.close()
+            await app[AUDIT].close()
             await app[DATABASE].close()
 
     app.cleanup_ctx.append(resources)
@@ -61,20 +110,65 @@ async def serve(settings: Settings) -> None:
     Raises `AlreadyServedError`, or `OSError` where the address cannot be listened on.
     """
     hide_environment()
-    runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=2.0)
+    for gap in gaps(settings, landlock_abi()):
+        logger.warning("%s", gap)
+    tls = None
+    if settings.tls_certificate and settings.tls_key:
+        tls = server_context(settings.tls_certificate, settings.tls_key)
+    runner = web.AppRunner(create_app(settings), shutdown_timeout=2.0)
     await runner.setup()
+    listening = None
     try:
-        site = web.TCPSite(runner, settings.host, settings.port)
-        await site.start()
-        (bound, *_) = runner.addresses
+        assert runner.server is not None
+        listening = await listen(
+            runner.server,
+            settings.host,
+            settings.port,
+            Connections(settings.connections_per_address, lambda peer: is_trusted(peer, settings.trusted_proxies)),
+            idle_timeout=settings.request_timeout,
+            access_log_class=CountingAccessLogger,
+            tls=tls,
+        )
+        bound = listening.sockets[0].getsockname()
         host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        print(f"dataset-server listens on http://{host}:{bound[1]}", flush=True)  # noqa: T201 - for whoever started us
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, stop.set)
-        await stop.wait()
+        scheme = "https" if tls else "http"
+        print(f"dataset-server listens on {scheme}://{host}:{bound[1]}", flush=True)  # noqa: T201 - for whoever started us
+        asked_to_stop = _signals()
+        await asked_to_stop.get()
         logger.info("stopping; unfinished builds go on at the next start")
+        await _drain(runner.app, settings.drain_seconds, asked_to_stop)
     finally:
+        if listening:
+            listening.close()
         await runner.cleanup()
+
+
+async def _collect_environments(environments: Environments) -> None:
+    """Remove environments that nobody has used for long, now and then."""
+    while True:
+        try:
+            await environments.collect_unused()
+        except OSError:
+            logger.exception("unused environments could not be removed")
+        await asyncio.sleep(_COLLECT_SECONDS)
+
+
+def _signals() -> asyncio.Queue[int]:
+    """The requests to stop, as they come."""
+    received: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, received.put_nowait, number)
+    return received
+
+
+async def _drain(app: web.Application, seconds: float, asked_to_stop: asyncio.Queue[int]) -> None:
+    """Take nothing new, let running builds end within ``seconds`` or until asked once more; then sockets are closed."""
+    app[CATALOG].stop()
+    draining = asyncio.create_task(app[BUILDS].drain(seconds))
+    again = asyncio.create_task(asked_to_stop.get())
+    await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, again):
+        task.cancel()
+    await asyncio.gather(draining, again, return_exceptions=True)
+    await app[SOCKETS].end_all()

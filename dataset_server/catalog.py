@@ -7,31 +7,43 @@ at the topic; requests that mean the same meet at the dataset; each dataset is m
 import asyncio
 import json
 import logging
-import tempfile
+import time
 import weakref
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dataset_client.protocol import MalformedConfigError, canonical_json, hash_dataset_name
+from dataset_client.protocol import hash_dataset_name
 
+from .auth import Client, Role, require_own
 from .builds import Builds
-from .environments import Environment, Environments
-from .errors import ConfigRefusedError, HandlerFaultError, ServerFault, UnknownDatasetError, UnknownVersionError
-from .handler_events import Described
+from .cache import Cache
+from .describing import Describer
+from .environments import Environments
+from .errors import (
+    ForbiddenError,
+    ServerFault,
+    TooManyRequestsError,
+    UnavailableError,
+    UnknownDatasetError,
+    UnknownVersionError,
+    WrongStateError,
+)
 from .hub import Hub
+from .logs import add_to_context
 from .models import RequestedDataset
-from .runner import run_command
+from .references import References
+from .retries import retry_after
 from .settings import Settings
-from .sources import Resolved, resolve, resolve_again
-from .store import Store, archive_data, insist
+from .sources import Resolved, resolve_again
+from .store import BuildStore, Store, Wanted, archive_data, insist
 from .store.schema import Dataset, Topic
 
 logger = logging.getLogger(__name__)
 
-#: Handlers that check a config at a time; each is a process of its own.
-_CHECKS = 4
+#: Seconds after which who was refused may ask again: when a server that stops may be back, and a queue be shorter.
+_STOPPING_SECONDS = 10.0
+_QUEUE_FULL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class Answer:
 
     topic: Topic
     dataset: Dataset | None
-    progress: dict[str, Any] | None
+    progress: dict[str, Any] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -67,16 +79,28 @@ class Answer:
 class Catalog:
     """Answers requests."""
 
-    def __init__(self, settings: Settings, store: Store, hub: Hub, environments: Environments, builds: Builds) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        builds_store: BuildStore,
+        hub: Hub,
+        environments: Environments,
+        cache: Cache,
+        builds: Builds,
+    ) -> None:
         self._settings = settings
         self._store = store
+        self._builds_store = builds_store
         self._hub = hub
         self._environments = environments
+        self._cache = cache
         self._builds = builds
-        self._resolved: dict[tuple[str, str], Resolved] = {}
+        self._references = References(settings, environments.find)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._checking = asyncio.Semaphore(_CHECKS)
+        self._describer = Describer(settings, environments)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     def _lock(self, name: str) -> asyncio.Lock:
         lock = self._locks.get(name)
@@ -85,7 +109,7 @@ class Catalog:
         return lock
 
     async def resolve(self, dataset_name: str, version: str) -> Resolved:
-        """What a version means; found out once, then remembered.
+        """What a version means now; remembered as long as `References` says.
 
         Raises `UnknownDatasetError`, `UnknownVersionError` or `EnvironmentFailedError`.
         """
@@ -94,162 +118,239 @@ class Catalog:
             raise UnknownDatasetError(
                 f"there is no dataset '{dataset_name}'; this server makes {', '.join(sorted(self._settings.sources))}"
             )
-        known = self._resolved.get((dataset_name, version))
-        if known is None:
-            known = await resolve(dataset_name, source, version, self._settings.install_timeout)
-            self._resolved[dataset_name, version] = known
-        return known
+        return await self._references.resolve(dataset_name, source, version)
 
-    async def request(self, request: RequestedDataset) -> Answer:
+    async def request(self, request: RequestedDataset, client: Client) -> Answer:
         """Find or start what is asked for. Raises whatever `ServerFault` can be told at once."""
+        self.refuse_while_stopping()
+        if request.priority > 0 and client.role < Role.ADMIN:
+            raise ForbiddenError("a priority above 0 needs the role 'admin'; leave it out, or take one from -10 to 0")
         resolved = await self.resolve(request.dataset_name, request.handler_version)
-        config = request.config
-        topic_id = hash_dataset_name(request.dataset_name, request.handler_version, config)
+        topic_id = hash_dataset_name(request.dataset_name, request.handler_version, request.config)
+        add_to_context(topic=topic_id)
+        if answer := await self._known(topic_id, resolved):
+            return answer  # the many requests for what is there take no lock
         async with self._lock(topic_id):
-            topic = await self._store.topic(topic_id)
-            if topic and topic.resolved_version == resolved.version:
-                if topic.is_active:
-                    return await self._answer(topic)
-                answer = await self._answer(topic)
-                if answer.is_ready and await asyncio.to_thread(self._is_there, answer.dataset):
-                    return answer
-            environment = self._environments.find(resolved)
-            effective = None
-            if environment:
-                effective = await self._check(resolved, environment, json.loads(config))
-            topic = await self._store.begin_attempt(
-                topic_id, request.dataset_name, request.handler_version, config, resolved.version
-            )
-            self._hub.wake([topic_id])
-            if effective is None:
-                self._spawn(topic, resolved)
-            else:
-                try:
-                    await self._attach(topic, resolved, effective)
-                except Exception:  # the boundary: no attempt is left open
-                    await self._fail(topic, ServerFault("the server failed; its log says more"))
-                    raise
-            return await self._answer(await self._known(topic_id))
+            return await self._known(topic_id, resolved) or await self._begin(topic_id, request, resolved, client)
 
-    async def describe(self, dataset_name: str, version: str) -> dict[str, Any]:
+    async def _known(self, topic_id: str, resolved: Resolved) -> Answer | None:
+        """The answer to a request that needs no work: its dataset is ready, or on its way."""
+        found = await self._store.find(topic_id)
+        if found is None:
+            return None
+        topic, dataset = found
+        if topic.resolved_version != resolved.version:
+            return None
+        if topic.is_active:
+            self._hub.note_poll(topic_id)
+            return self._answer(topic, dataset)
+        if dataset and await self._is_current(dataset):
+            self._cache.note_use(dataset.dataset_id)
+            return Answer(topic, dataset)
+        return None
+
+    async def _is_current(self, dataset: Dataset) -> bool:
+        """Whether a dataset can be fetched, and is still made of what is there."""
+        return (
+            dataset.state == "ready" and await self._cache.is_there(dataset) and not await self._cache.is_stale(dataset)
+        )
+
+    async def _begin(self, topic_id: str, request: RequestedDataset, resolved: Resolved, client: Client) -> Answer:
+        limit = self._settings.queue_limit if client.queue_limit is None else client.queue_limit
+        self._refuse_too_many(limit, await self._store.active_requests(client.name))
+        environment = await self._environments.find(resolved)
+        effective = None
+        if environment:
+            effective = await self._describer.effective_config(
+                resolved, environment, json.loads(request.config), client.name
+            )
+        named = (request.dataset_name, request.handler_version, request.config, resolved.version)
+        topic = await self._store.begin_attempt(topic_id, *named, client=client.name, limit=limit)
+        if topic is None:  # others of this client came in between
+            self._refuse_too_many(limit, limit or 0)
+            raise AssertionError("without a limit an attempt begins")
+        self._hub.note_poll(topic_id)
+        self._hub.wake([topic_id])
+        if effective is None:
+            self._spawn(topic, resolved, request.priority)
+        else:
+            try:
+                await self._attach(topic, resolved, effective, request.priority)
+            except Exception:  # the boundary: no attempt is left open
+                await self._fail(topic, ServerFault("the server failed; its log says more"))
+                raise
+        found = await self._store.find(topic_id)
+        assert found is not None
+        return self._answer(*found)
+
+    def refuse_while_stopping(self) -> None:
+        """Raise `UnavailableError` once the server has been asked to stop."""
+        if self._stopping:
+            raise UnavailableError("the server is stopping; ask again soon", "stopping", retry_after=_STOPPING_SECONDS)
+
+    def _refuse_too_many(self, limit: int | None, active: int) -> None:
+        if limit is not None and active >= limit:
+            message = f"{active} of your requests are not answered yet, of {limit} at a time; wait for some of them"
+            raise TooManyRequestsError(message, "queue_full", retry_after=_QUEUE_FULL_SECONDS)
+
+    async def describe(self, dataset_name: str, version: str, client: Client) -> dict[str, Any]:
         """A handler's options, schema and documentation; installs the version if need be."""
+        self.refuse_while_stopping()
         resolved = await self.resolve(dataset_name, version)
         environment = await self._environments.ensure(resolved)
-        described = await self._describe(resolved, environment, {})
+        described = await self._describer.describe(resolved, environment, {}, client.name)
         shown = described.model_dump(exclude={"event", "effective_config"})
         return {"dataset_name": dataset_name, "resolved_version": resolved.version, **shown}
 
+    async def retry(self, dataset: Dataset, client: Client) -> tuple[Dataset, list[str]]:
+        """Make a dataset that failed or was cancelled once more, going on where that can be; one at work goes on.
+
+        Returns it, with the topics that wait for it: those that have ended open again when somebody asks for them.
+        Raises `WrongStateError` for one that needs no retry, and `UnknownVersionError` if its handler is gone.
+        """
+        self.refuse_while_stopping()
+        async with self._lock(f"dataset {dataset.dataset_id}"):
+            seen = await self._store.dataset(dataset.dataset_id) or dataset
+            if not seen.is_active:
+                if seen.state not in ("failed", "cancelled"):
+                    raise WrongStateError(f"{seen.dataset_id} is {seen.state}; only what failed is made again this way")
+                seen = await self._claim_again(seen, client.name)
+        self._hub.note_poll(seen.dataset_id)
+        return seen, [topic_id for topic_id, _ in await self._builds_store.topics_of(seen.dataset_id)]
+
+    async def make_again(self, dataset: Dataset) -> None:
+        """Make a dataset again whose archive is no good any more; one that is made already goes on."""
+        async with self._lock(f"dataset {dataset.dataset_id}"):
+            seen = await self._store.dataset(dataset.dataset_id)
+            if seen and not seen.is_active and not self._stopping:
+                try:
+                    await self._claim_again(seen, seen.client)
+                except ServerFault as fault:
+                    logger.warning("%s cannot be made again: %s", seen.dataset_id, fault)
+
+    async def _claim_again(self, seen: Dataset, client: str) -> Dataset:
+        source = self._settings.sources.get(seen.dataset_name)
+        resolved = None
+        if source:
+            resolved = await asyncio.to_thread(resolve_again, seen.dataset_name, source, seen.resolved_version)
+        if resolved is None:
+            raise UnknownVersionError(f"version {seen.resolved_version} of '{seen.dataset_name}' is not here any more")
+        wanted = Wanted(seen.dataset_id, seen.dataset_name, seen.resolved_version, seen.config, client)
+        claimed = await self._builds.claim(wanted, seen)
+        if claimed is None:
+            raise WrongStateError(f"{seen.dataset_id} changed in this moment; look at it again")
+        self._builds.start(claimed, resolved)
+        return claimed
+
+    async def cancel(self, dataset: Dataset, client: Client) -> None:
+        """End the making of a dataset for all who wait for it; once more is no fault.
+
+        Raises `WrongStateError` for one that nobody makes, and `ForbiddenError` where others wait for it too.
+        """
+        if dataset.state == "cancelled":
+            return
+        waiting = await self._builds_store.topics_of(dataset.dataset_id)
+        for owner in {name for _, name in waiting} or {dataset.client}:
+            require_own(client, owner)
+        message = f"cancelled by {client.name}" if client.name else "cancelled by request"
+        if not dataset.is_active or not await self._builds.cancel(dataset, client.name, message):
+            now = await self._store.dataset(dataset.dataset_id) or dataset
+            if now.state != "cancelled":
+                raise WrongStateError(f"{dataset.dataset_id} is {now.state}; only what is being made can be cancelled")
+
     async def resume(self) -> None:
-        """Go on with what an earlier server was at; asks nobody beyond this machine."""
-        await self._builds.remove_orphans()
-        for dataset in await self._store.active_datasets():
-            source = self._settings.sources.get(dataset.dataset_name)
-            resolved = None
-            if source:
-                version = dataset.resolved_version
-                resolved = await asyncio.to_thread(resolve_again, dataset.dataset_name, source, version)
-            if resolved:
-                self._builds.start(dataset, resolved)
-            else:
-                fault = UnknownVersionError("the server was given another version of this handler meanwhile; ask again")
-                self._hub.wake(await self._store.fail(dataset.dataset_id, dataset.attempt, fault.to_event()))
+        """Go on with the requests an earlier server was at; asks nobody beyond this machine."""
         for topic in await self._store.unattached_topics():
-            self._spawn(topic, None)
+            self._spawn(topic, None, 0)
+
+    def stop(self) -> None:
+        """Refuse what is new from now on."""
+        self._stopping = True
 
     async def close(self) -> None:
         """Stop preparing; what is not attached yet is taken up by the next server."""
+        self.stop()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _spawn(self, topic: Topic, resolved: Resolved | None) -> None:
-        task = asyncio.create_task(self._prepare(topic, resolved), name=f"prepare {topic.topic_id}")
+    def _spawn(self, topic: Topic, resolved: Resolved | None, priority: int) -> None:
+        task = asyncio.create_task(self._prepare(topic, resolved, priority), name=f"prepare {topic.topic_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _prepare(self, topic: Topic, resolved: Resolved | None) -> None:
+    async def _prepare(self, topic: Topic, resolved: Resolved | None, priority: int) -> None:
         """Install what a request needs, check its config, attach it; any fault becomes its ``failed`` event."""
-        try:
-            resolved = resolved or await self.resolve(topic.dataset_name, topic.handler_version)
-            if await self._store.say(topic, "state", {"state": "installing"}):
-                self._hub.wake([topic.topic_id])
-            environment = await self._environments.ensure(resolved)
-            effective = await self._check(resolved, environment, json.loads(topic.config))
-            await self._attach(topic, resolved, effective)
-        except ServerFault as fault:
-            # What the version means is found out anew by who asks again: a tag or a folder may have changed.
-            self._resolved.pop((topic.dataset_name, topic.handler_version), None)
-            await self._fail(topic, fault)
-        except Exception as error:  # the boundary: a request ends in an event, whatever happens
-            logger.exception("preparing %s failed", topic.topic_id)
-            await self._fail(topic, ServerFault(f"the server failed ({type(error).__name__}); its log says more"))
+        add_to_context(topic=topic.topic_id)
+        tries = 0
+        while True:
+            try:
+                return await self._try_to_prepare(topic, resolved, priority)
+            except ServerFault as error:
+                fault = error
+                # What the version means is found out anew by who asks again: a tag or a folder may have changed.
+                if source := self._settings.sources.get(topic.dataset_name):
+                    self._references.forget(source, topic.handler_version)
+            except Exception as error:  # the boundary: a request ends in an event, whatever happens
+                logger.exception("preparing %s failed", topic.topic_id)
+                fault = ServerFault(f"the server failed ({type(error).__name__}); its log says more")
+            limit, first = self._settings.retry_limit, self._settings.retry_seconds
+            wait = retry_after(fault.code, getattr(fault, "retryable", False), tries, limit=limit, first=first)
+            if wait is None:
+                await self._fail(topic, fault)
+                return None
+            tries += 1
+            await self._postpone(topic, fault, tries, wait)
+            await asyncio.sleep(wait)
+
+    async def _try_to_prepare(self, topic: Topic, resolved: Resolved | None, priority: int) -> None:
+        resolved = resolved or await self.resolve(topic.dataset_name, topic.handler_version)
+        if await self._store.say(topic, "state", {"state": "installing"}):
+            self._hub.wake([topic.topic_id])
+        environment = await self._environments.ensure(resolved)
+        effective = await self._describer.effective_config(
+            resolved, environment, json.loads(topic.config), topic.client
+        )
+        await self._attach(topic, resolved, effective, priority)
+
+    async def _postpone(self, topic: Topic, fault: ServerFault, tries: int, wait: float) -> None:
+        logger.warning("request %s failed, again in %g s: %s: %s", topic.topic_id, wait, fault.code, fault)
+        reason = {"reason": fault.code, "message": str(fault), "try": tries + 1, "retry_at": time.time() + wait}
+        await insist(lambda: self._store.say(topic, "state", {"state": "queued", **reason}))
+        self._hub.wake([topic.topic_id])
 
     async def _fail(self, topic: Topic, fault: ServerFault) -> None:
         logger.warning("request %s failed: %s: %s", topic.topic_id, fault.code, fault)
         await insist(lambda: self._store.say(topic, "failed", fault.to_event()))
         self._hub.wake([topic.topic_id])
 
-    async def _check(self, resolved: Resolved, environment: Environment, config: dict[str, Any]) -> str:
-        """The canonical effective config; raises `ConfigRefusedError`."""
-        described = await self._describe(resolved, environment, {"config": config})
-        if described.effective_config is None:
-            raise HandlerFaultError("handler_protocol", "the handler's description lacks the effective config")
-        return canonical(described.effective_config)
-
-    async def _describe(self, resolved: Resolved, environment: Environment, more: dict[str, Any]) -> Described:
-        request = {"dataset": resolved.dataset_name, "handler": resolved.entry_point, **more}
-        async with self._checking:
-            with tempfile.TemporaryDirectory(prefix="dataset-describe-") as folder:
-                timeout = self._settings.describe_timeout
-                answer = await run_command(environment.python, "describe", request, Path(folder), timeout=timeout)
-        assert isinstance(answer, Described)
-        return answer
-
-    async def _attach(self, topic: Topic, resolved: Resolved, effective: str) -> None:
+    async def _attach(self, topic: Topic, resolved: Resolved, effective: str, priority: int) -> None:
         """Tie a request to its dataset, and start that if nobody has."""
         dataset_id = hash_dataset_name(topic.dataset_name, resolved.version, effective)
+        wanted = Wanted(dataset_id, topic.dataset_name, resolved.version, effective, topic.client, priority)
+        more: dict[str, Any] = {}
         async with self._lock(f"dataset {dataset_id}"):
-            building = await self._claim(topic, resolved, dataset_id, effective)
-            if building:
-                self._builds.start(building, resolved)
-            await self._store.attach(topic, dataset_id)
+            attached = False
+            while not attached:  # again, if it is evicted or deleted in between
+                seen = await self._store.dataset(dataset_id)
+                claimed = await self._claim(wanted, seen)
+                if claimed:
+                    self._builds.start(claimed, resolved)
+                    if seen and seen.state == "ready":
+                        more = {"reason": "stale" if await self._cache.is_there(seen) else "lost"}
+                place = self._builds.place(dataset_id)
+                attached = await self._store.attach(topic, dataset_id, {**place, **more})
         self._hub.wake([topic.topic_id])
 
-    async def _claim(self, topic: Topic, resolved: Resolved, dataset_id: str, effective: str) -> Dataset | None:
-        """The build that must run for a dataset: a new one, or one that is active already; None if it is ready."""
+    async def _claim(self, wanted: Wanted, seen: Dataset | None) -> Dataset | None:
+        """A new build of a dataset; None if it is ready, or somebody builds it."""
         while True:
-            seen = await self._store.dataset(dataset_id)
-            if seen and seen.is_active:
-                return seen  # it runs, or was left behind and is taken up
-            if seen and seen.state == "ready" and await asyncio.to_thread(self._is_there, seen):
+            if seen and (seen.is_active or await self._is_current(seen)):
                 return None
-            claimed = await self._store.start_build(dataset_id, topic.dataset_name, resolved.version, effective, seen)
-            if claimed:
+            if claimed := await self._builds.claim(wanted, seen):
                 return claimed
+            seen = await self._store.dataset(wanted.dataset_id)
 
-    def _is_there(self, dataset: Dataset | None) -> bool:
-        """Whether the archive of a dataset is on disk, whole."""
-        if dataset is None:
-            return False
-        try:
-            return self._builds.archive_path(dataset.dataset_id).stat().st_size == dataset.archive_bytes
-        except OSError:
-            return False
-
-    async def _known(self, topic_id: str) -> Topic:
-        topic = await self._store.topic(topic_id)
-        assert topic is not None
-        return topic
-
-    async def _answer(self, topic: Topic) -> Answer:
-        dataset = await self._store.dataset(topic.dataset_id) if topic.dataset_id else None
+    def _answer(self, topic: Topic, dataset: Dataset | None) -> Answer:
         return Answer(topic, dataset, self._builds.progress(dataset.dataset_id) if dataset else None)
-
-
-def canonical(config: dict[str, Any]) -> str:
-    """Canonical JSON of what a handler returned; a config it cannot write so is its fault."""
-    try:
-        return canonical_json(config)
-    except MalformedConfigError as error:
-        raise ConfigRefusedError(str(error), [{"path": "", "reason": str(error)}]) from error

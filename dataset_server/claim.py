@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -21,7 +21,7 @@ class AlreadyServedError(Exception):
 def claim(data_dir: Path) -> Iterator[None]:
     """Hold the folder while the context lasts; raises `AlreadyServedError`."""
     path = data_dir / "server.claim"
-    ours = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    ours = identity()
     partial = data_dir / f".server.claim.{uuid.uuid4().hex}.partial"
     partial.write_text(json.dumps(ours))
     try:
@@ -36,10 +36,10 @@ def claim(data_dir: Path) -> Iterator[None]:
                         f"another data folder, or remove {path} if that machine no longer exists"
                     ) from None
                 _take_away(path)
-        yield
-        path.unlink(missing_ok=True)
     finally:
         partial.unlink(missing_ok=True)
+    yield
+    path.unlink(missing_ok=True)
 
 
 def _take_away(path: Path) -> None:
@@ -53,15 +53,27 @@ def _take_away(path: Path) -> None:
     taken.unlink(missing_ok=True)
 
 
+def identity() -> dict[str, object]:
+    """What tells this process from all others, of any machine and any time."""
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def may_live(holder: Mapping[str, object]) -> bool:
+    """Whether the process of that `identity` runs; true where it is another machine's, since who can tell.
+
+    Raises `ValueError` or `KeyError` for what is no identity.
+    """
+    if holder["host"] != socket.gethostname():
+        return True
+    return holder["boot"] == _boot() and holder["started"] == _started(int(str(holder["pid"])))
+
+
 def _living_holder(path: Path) -> dict[str, object] | None:
     try:
         holder: dict[str, object] = json.loads(path.read_text())
-        if holder["host"] != socket.gethostname():
-            return holder  # who can tell
-        alive = holder["boot"] == _boot() and holder["started"] == _started(int(str(holder["pid"])))
+        return holder if may_live(holder) else None
     except (OSError, ValueError, KeyError):
         return None
-    return holder if alive else None
 
 
 def _boot() -> str:
@@ -72,8 +84,9 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since boot; empty if there is none."""
+    """When a process started, in ticks since boot; empty if there is none, or nothing of it but its number."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if status[0] in "ZX" else status[19]
     except (OSError, IndexError):
         return ""

@@ -11,15 +11,25 @@
     ├── UnknownVersionError     version_unknown       404
     ├── NotFoundError           not_found             404
     ├── MethodNotAllowedError   method_not_allowed    405
+    ├── RequestTimeoutError     request_timeout       408
     ├── NotReadyError           not_ready             409
+    ├── WrongStateError         wrong_state           409
+    ├── InUseError              in_use                409
+    ├── EvictedError            evicted               410
+    ├── PreconditionFailedError  precondition_failed  412
     ├── RequestTooLargeError    request_too_large     413
     ├── RangeNotSatisfiableError  range_not_satisfiable  416
     ├── ConfigRefusedError      config_refused        422
+    ├── TooManyRequestsError    too_many_requests     429  (or queue_full)
     ├── EnvironmentFailedError  environment_failed    502
+    ├── UnavailableError        unavailable           503  (or stopping)
+    ├── DiskFullError           disk_full             507
     └── HandlerFaultError       (code of the handler) 502
 
 Beyond the handler's own codes (`dataset_handlers.errors`), `HandlerFaultError` knows: ``handler_exited``,
-``handler_protocol``, ``handler_api_mismatch``, ``handler_timeout``. Anything unforeseen is ``internal_error``, 500.
+``handler_protocol``, ``handler_api_mismatch``, ``handler_timeout``, and for the limits on handlers
+``handler_out_of_memory``, ``handler_cpu_exceeded``, ``handler_processes_exceeded``, ``handler_output_exceeded`` and
+``handler_file_too_large``. Anything unforeseen is ``internal_error``, 500.
 """
 
 from typing import Any
@@ -31,6 +41,10 @@ class ServerFault(Exception):  # noqa: N818 - a fault is reported, not only rais
     code = "internal_error"
     status = 500
     title = "The server failed"
+    #: Every code of a class that has several.
+    codes: tuple[str, ...] = ()
+    #: Seconds after which the same may work, where that is known; sent as the header ``Retry-After``.
+    retry_after: float | None = None
 
     def extra(self) -> dict[str, Any]:
         """Further members of the problem document or event."""
@@ -71,7 +85,7 @@ class UnauthorizedError(ServerFault):
 
 
 class ForbiddenError(ServerFault):
-    """The request comes from where it may not."""
+    """The request comes from where it may not, or from whom it may not."""
 
     code, status, title = "forbidden", 403, "Not allowed"
 
@@ -100,10 +114,40 @@ class MethodNotAllowedError(ServerFault):
     code, status, title = "method_not_allowed", 405, "Not with this method"
 
 
+class RequestTimeoutError(ServerFault):
+    """The request did not arrive in time."""
+
+    code, status, title = "request_timeout", 408, "The request took too long to arrive"
+
+
 class NotReadyError(ServerFault):
     """It exists, but is not made yet."""
 
     code, status, title = "not_ready", 409, "Not ready yet"
+
+
+class InUseError(ServerFault):
+    """What is to be removed is needed: being made, being read, or pinned."""
+
+    code, status, title = "in_use", 409, "It is in use"
+
+
+class EvictedError(ServerFault):
+    """It was published, and given up to make room, for a newer revision, or because it had rotted."""
+
+    code, status, title = "evicted", 410, "Not here any more"
+
+
+class PreconditionFailedError(ServerFault):
+    """What is there is not what the request is about (``If-Match``)."""
+
+    code, status, title = "precondition_failed", 412, "It is another one now"
+
+
+class WrongStateError(ServerFault):
+    """What was asked for cannot be done to a dataset in its present state."""
+
+    code, status, title = "wrong_state", 409, "Not in this state"
 
 
 class RequestTooLargeError(ServerFault):
@@ -136,24 +180,70 @@ class ConfigRefusedError(ServerFault):
         return {"faults": self.faults}
 
 
+class TooManyRequestsError(ServerFault):
+    """The client asks too often, or for too much at a time (``queue_full``); ``retry_after`` is in seconds."""
+
+    status, title = 429, "Too many requests"
+    codes = ("too_many_requests", "queue_full")
+
+    def __init__(self, message: str, code: str = "too_many_requests", *, retry_after: float) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+
+
 class EnvironmentFailedError(ServerFault):
-    """The handler version could not be installed; ``log`` holds the installer's last lines."""
+    """The handler version could not be installed; ``log`` holds the installer's last lines.
+
+    ``retryable`` says whether the same may work later without anybody changing the handler or its requirements: where
+    the network or the disk was the reason.
+    """
 
     code, status, title = "environment_failed", 502, "The handler could not be installed"
 
-    def __init__(self, message: str, log: str = "") -> None:
+    def __init__(self, message: str, log: str = "", *, retryable: bool = False) -> None:
         super().__init__(message)
         self.log = log
+        self.retryable = retryable
 
     def extra(self) -> dict[str, Any]:
         """The installer's last lines."""
         return {"log": self.log}
 
 
+class UnavailableError(ServerFault):
+    """The server cannot do this now, for example because it stops (``stopping``); ``retry_after`` is in seconds."""
+
+    status, title = 503, "Not now"
+    codes = ("unavailable", "stopping")
+
+    def __init__(self, message: str, code: str = "unavailable", *, retry_after: float) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+
+
+class DiskFullError(ServerFault):
+    """There is no room for what is asked, and nothing that may go would make enough."""
+
+    code, status, title = "disk_full", 507, "The disk is full"
+
+
 class HandlerFaultError(ServerFault):
     """The handler failed; ``code`` says how, ``log`` holds its last lines."""
 
     status, title = 502, "The handler failed"
+    codes = (
+        "handler_exited",
+        "handler_protocol",
+        "handler_api_mismatch",
+        "handler_timeout",
+        "handler_out_of_memory",
+        "handler_cpu_exceeded",
+        "handler_processes_exceeded",
+        "handler_output_exceeded",
+        "handler_file_too_large",
+    )
 
     def __init__(self, code: str, message: str, log: str = "") -> None:
         super().__init__(message)

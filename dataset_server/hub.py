@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable, Iterator
+
+#: Names of which is remembered when they were last asked for; the oldest are forgotten.
+_REMEMBERED = 10_000
 
 
 class Hub:
@@ -10,6 +14,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[asyncio.Event]] = {}
+        self._polled: dict[str, float] = {}
 
     @contextlib.contextmanager
     def listen(self, topic_ids: Iterable[str]) -> Iterator[asyncio.Event]:
@@ -26,9 +31,25 @@ class Hub:
                 listeners.discard(news)
                 if not listeners:
                     self._listeners.pop(topic_id, None)
+                    self.note_poll(topic_id)
 
     def wake(self, topic_ids: Iterable[str]) -> None:
         """Tell the listeners of these topics that there is news."""
         for topic_id in topic_ids:
             for news in self._listeners.get(topic_id, ()):
                 news.set()
+
+    def note_poll(self, name: str) -> None:
+        """Somebody asked for a topic or a dataset, and may come again: clients need not hold a socket open."""
+        self._polled.pop(name, None)
+        self._polled[name] = time.monotonic()
+        if len(self._polled) > _REMEMBERED:
+            del self._polled[next(iter(self._polled))]
+
+    def last_watched(self, names: Iterable[str]) -> float:
+        """When somebody last listened to any of these topics or asked for any of these names: now, if one listens.
+
+        On the monotonic clock; minus infinity for what nobody is known to have watched.
+        """
+        times = [time.monotonic() if name in self._listeners else self._polled.get(name) for name in names]
+        return max((at for at in times if at is not None), default=float("-inf"))

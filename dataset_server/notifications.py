@@ -5,18 +5,66 @@ misses outdated progress at most, and one that has gone away costs nothing.
 """
 
 import asyncio
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from dataset_client.protocol import ID_PATTERN
 
-from .errors import MalformedRequestError
+from .auth import Access, Client
+from .errors import MalformedRequestError, TooManyRequestsError
 from .hub import Hub
 from .store import Store
 
 HEARTBEAT_SECONDS = 20.0
 MAX_TOPICS = 1000
+#: Seconds after which a client that holds all the sockets it may is asked to try again.
+_SOCKETS_RETRY_SECONDS = 10.0
+#: Seconds a client has to answer that its socket is closed.
+CLOSE_SECONDS = 2.0
+
+
+class Sockets:
+    """The open sockets of each client; a client may hold ``limit`` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: dict[Client, set[web.WebSocketResponse]] = {}
+
+    @contextlib.contextmanager
+    def hold(self, socket: web.WebSocketResponse, client: Client) -> Iterator[None]:
+        """Count a socket of ``client`` while the context lasts; raises `TooManyRequestsError` for one too many."""
+        sockets = self._open.setdefault(client, set())
+        if len(sockets) >= self._limit:
+            message = f"'{client.name}' holds {self._limit} sockets already; follow several topics on one"
+            raise TooManyRequestsError(message, retry_after=_SOCKETS_RETRY_SECONDS)
+        sockets.add(socket)
+        try:
+            yield
+        finally:
+            sockets.discard(socket)
+            if not sockets:
+                self._open.pop(client, None)
+
+    async def end_revoked(self, access: Access) -> None:
+        """Close the sockets of clients whose token does not hold any more."""
+        for client, sockets in list(self._open.items()):
+            if not await access.still_holds(client):
+                reason = WSCloseCode.POLICY_VIOLATION, b"the token does not hold any more"
+                await asyncio.gather(*(_end(socket, *reason) for socket in list(sockets)))
+
+    async def end_all(self) -> None:
+        """Close all sockets because the server stops (RFC 6455, 7.4.1: 1001), so that clients come back later."""
+        reason = WSCloseCode.GOING_AWAY, b"the server stops"
+        await asyncio.gather(*(_end(socket, *reason) for sockets in list(self._open.values()) for socket in sockets))
+
+
+async def _end(socket: web.WebSocketResponse, code: WSCloseCode, message: bytes) -> None:
+    with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):  # it is going, not open yet, or deaf
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await socket.close(code=code, message=message)
 
 
 def parse_subscriptions(query: list[tuple[str, str]]) -> dict[str, int]:
@@ -42,8 +90,10 @@ def parse_subscriptions(query: list[tuple[str, str]]) -> dict[str, int]:
     return wanted
 
 
-async def follow(socket: web.WebSocketResponse, store: Store, hub: Hub, wanted: dict[str, int]) -> None:
-    """Send events until the client closes the socket."""
+async def follow(
+    socket: web.WebSocketResponse, store: Store, hub: Hub, wanted: dict[str, int], sent: Callable[[], None]
+) -> None:
+    """Send events until the client closes the socket; ``sent`` is called after each."""
     with hub.listen(wanted) as news:
         for topic_id in wanted:
             topic = await store.topic(topic_id)
@@ -54,7 +104,7 @@ async def follow(socket: web.WebSocketResponse, store: Store, hub: Hub, wanted: 
                 "attempt": topic.attempt if topic else 0,
             }
             await socket.send_str(json.dumps(subscribed))
-        sender = asyncio.create_task(_send(socket, store, news, wanted))
+        sender = asyncio.create_task(_send(socket, store, news, wanted, sent))
         reader = asyncio.create_task(_read(socket))
         try:
             await asyncio.wait((sender, reader), return_when=asyncio.FIRST_COMPLETED)
@@ -67,22 +117,27 @@ async def follow(socket: web.WebSocketResponse, store: Store, hub: Hub, wanted: 
                 raise outcome
 
 
-async def _send(socket: web.WebSocketResponse, store: Store, news: asyncio.Event, sent: dict[str, int]) -> None:
+async def _send(
+    socket: web.WebSocketResponse, store: Store, news: asyncio.Event, last: dict[str, int], sent: Callable[[], None]
+) -> None:
     try:
         while True:
             news.clear()
-            for topic_id in sent:
-                while batch := await store.events_after(topic_id, sent[topic_id]):
+            for topic_id in last:
+                while batch := await store.events_after(topic_id, last[topic_id]):
                     for event in batch:
                         await socket.send_str(event.to_json())
-                        sent[topic_id] = event.number
+                        last[topic_id] = event.number
+                        sent()
             await news.wait()
     except ConnectionError:
         return
 
 
 async def _read(socket: web.WebSocketResponse) -> None:
-    """Nothing is expected from the client; this notices that it has gone."""
+    """Nothing is expected from the client; this notices that it has gone, and sends away one that talks."""
     async for message in socket:
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"nothing is expected from the client")
         if message.type in (WSMsgType.ERROR, WSMsgType.CLOSE):
             return

@@ -6,6 +6,8 @@ Environment variables are called ``DATASET_SERVER_<SETTING>``. In TOML, each dat
     source = "git+https://example.org/flowers.git@{version}#subdirectory=handlers"
 """
 
+import contextlib
+import ipaddress
 import os
 import re
 import shutil
@@ -15,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,6 +28,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from dataset_client.protocol import DEFAULT_PORT, NAME_PATTERN
+
+from .logs import LogFormat, LogLevel
 
 BUILT_IN = ("coco", "duts", "composite", "cutouts", "mattes", "logos")
 
@@ -91,6 +95,14 @@ def own_handlers() -> Path:
 Seconds = Annotated[float, Field(gt=0)]
 
 
+def three_quarters_of_memory() -> ByteSize:
+    """Bytes: of the machine's memory, or of the control group's where that has less (Linux, version 2)."""
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no limit, or none to be seen
+        size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return ByteSize(size * 3 // 4)
+
+
 class Settings(BaseSettings):
     """Every setting, with what it means; frozen."""
 
@@ -101,7 +113,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback a token is required.")
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     token: SecretStr | None = Field(
-        None, min_length=16, description="Bearer token every client must send; none is needed on loopback."
+        None,
+        min_length=16,
+        description="One bearer token that may do everything, beside those that `dataset-server token` makes.",
     )
     handlers: dict[str, HandlerSource] = Field(
         default_factory=dict,
@@ -118,16 +132,114 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
         le=1024,
-        description="Worker processes of one build.",
+        description="Worker processes on this machine, shared evenly by the builds that may run at a time.",
     )
     concurrent_builds: int = Field(1, ge=1, le=64, description="Builds that run at a time; others wait in a queue.")
+    builds_per_client: int | None = Field(None, ge=1, description="Builds of one client that run at a time.")
+    queue_limit: int | None = Field(
+        None,
+        ge=0,
+        description="Unanswered requests of one client at a time, unless its token says otherwise.",
+    )
+    retry_limit: int = Field(
+        3, ge=0, le=100, description="Times a build is tried again by itself after a failure that may pass."
+    )
+    retry_seconds: Seconds = Field(
+        5, description="Seconds before a build is tried again; doubled each time, up to 300."
+    )
+    lease_seconds: Seconds = Field(
+        30, description="Seconds after which a build counts as left by a server that does not renew its lease."
+    )
+    drain_seconds: float = Field(
+        0, ge=0, description="Seconds that running builds get to end when the server is asked to stop."
+    )
+    cancel_unwatched_seconds: Seconds | None = Field(
+        None, description="Seconds without anybody listening or asking after which a build is cancelled."
+    )
     install_timeout: Seconds = Field(900, description="Seconds an installation may take.")
+    reference_seconds: float = Field(
+        60,
+        ge=0,
+        description="Seconds for which the meaning of a tag, a branch, `latest` or a source folder is remembered.",
+    )
+    environments_unused_days: float = Field(
+        30, ge=1, description="Days after which an environment that nobody used is removed."
+    )
     describe_timeout: Seconds = Field(60, description="Seconds a handler may take to check a config.")
     plan_timeout: Seconds = Field(3600, description="Seconds a handler may take to plan a dataset.")
     build_timeout: Seconds = Field(24 * 3600, description="Seconds a build may take.")
     stall_timeout: Seconds = Field(
         900, description="Seconds between two signs of progress of a build, once there was one."
     )
+
+    handler_memory: ByteSize = Field(
+        default_factory=three_quarters_of_memory,
+        ge=64 << 20,
+        description="Memory one command of a handler may use, all its processes together: bytes, or '8GiB'.",
+    )
+    handler_cpu_time: Seconds | None = Field(
+        None, description="Seconds of CPU time one command of a handler may use, all its processes together."
+    )
+    handler_processes: int = Field(
+        64, ge=0, description="Processes a handler may have at a time, beside its coordinator and workers."
+    )
+    handler_file_size: ByteSize = Field(
+        ByteSize(16 << 30), ge=1 << 20, description="Size a file that a handler writes may reach: bytes, or '16GiB'."
+    )
+    handler_network: bool = Field(False, description="Whether handlers may open network connections.")
+    handler_reads: tuple[Path, ...] = Field(
+        (), description="Folders handlers may read beside the raw data, such as libraries in unusual places."
+    )
+
+    quota: ByteSize | None = Field(
+        None,
+        gt=0,
+        description="Bytes archives and builds under way may take: bytes, or '200GB'; by default what the disk has.",
+    )
+    disk_reserve: ByteSize | None = Field(
+        None,
+        ge=0,
+        description="Bytes of its disk the server leaves free: bytes, or '10GB'; by default a fiftieth, at most 2 GB.",
+    )
+    reader_lease_seconds: float = Field(
+        3600, ge=1, description="Seconds an archive is safe from eviction after it was last asked for or read."
+    )
+    stale_check_seconds: float = Field(
+        300, ge=0, description="Seconds for which a dataset counts as made of the raw data as it is, after a check."
+    )
+    scrub_days: float = Field(
+        30, ge=0, description="Days within which each archive is read again to see that it is sound; 0 for never."
+    )
+    scrub_bytes_per_second: ByteSize = Field(
+        ByteSize(50_000_000), ge=1, description="Speed of that reading: bytes, or '50MB'."
+    )
+
+    log_format: LogFormat = Field("text", description="Log lines for people ('text') or machines ('json').")
+    log_level: LogLevel = Field(
+        "info", description="The least that is logged: 'debug', 'info', 'warning' or 'error'; requests are 'info'."
+    )
+
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the TLS certificate and its chain; with `tls_key` the server speaks HTTPS."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key, not encrypted.")
+    public_origins: tuple[str, ...] = Field(
+        (), description="Origins browsers know the server by, such as 'https://data.example.org', behind a proxy."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Addresses or networks of proxies whose `X-Forwarded-For` is believed."
+    )
+    requests_per_minute: int = Field(
+        6000, ge=1, description="Requests one token may send in a minute; downloads and sockets count as one each."
+    )
+    request_timeout: Seconds = Field(
+        75, description="Seconds a client may take to send a request, and a connection may be idle."
+    )
+    connections_per_address: int = Field(
+        4096, ge=1, description="Connections one address may hold; trusted proxies may hold any number."
+    )
+    sockets_per_client: int = Field(4096, ge=1, description="Notification sockets one client may hold.")
+    audit_days: float = Field(365, gt=0, description="Days for which it is kept who asked for what.")
 
     @field_validator("raw_root", "data_dir", "environments_dir")
     @classmethod
@@ -151,12 +263,25 @@ class Settings(BaseSettings):
                 raise ValueError(f"'{name}' is no dataset name; it must match {NAME_PATTERN.pattern}")
         return handlers
 
+    @field_validator("public_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/\s@]+", origin):
+                raise ValueError(f"'{origin}' is no origin; it reads https://HOST or https://HOST:PORT, and no more")
+        return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            ipaddress.ip_network(network, strict=False)
+        return networks
+
     @model_validator(mode="after")
-    def _not_open_to_everyone(self) -> Self:
-        if self.host not in {"127.0.0.1", "::1", "localhost"} and self.token is None:
-            raise ValueError(
-                f"listening on {self.host} needs a token: set DATASET_SERVER_TOKEN (16 characters or more)"
-            )
+    def _fits_this_machine(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: set both, or none")
         if not self.raw_root.is_dir():
             raise ValueError(f"raw_root {self.raw_root} is not a folder")
         if shutil.which(self.python) is None:

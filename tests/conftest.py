@@ -23,9 +23,12 @@ def real_raw():
 
 
 @pytest.fixture(scope="session")
-def environments_dir(tmp_path_factory):
-    """Handler environments that servers of this session share, so that each is installed once."""
-    return tmp_path_factory.mktemp("environments")
+def environments_dir(tmp_path_factory, worker_id):
+    """Handler environments that all servers of all test processes share, so that each is installed once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "environments"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +52,7 @@ def make_server(raw_root, environments_dir, tmp_path):
     for server in started:
         if server.process.poll() is None:
             server.stop()
+        server.close_files()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,7 @@ def server(raw_root, environments_dir, plugin_sources, tmp_path_factory):
         tmp_path_factory.mktemp("server"),
         environments_dir,
         handlers=plugin_sources,
-        settings={"stall_timeout": 3.0, "plan_timeout": 8.0, "workers": 2},
+        settings={"stall_timeout": 3.0, "plan_timeout": 8.0, "workers": 2, "retry_limit": 0},
     ).start()
     yield running
     assert running.stop() == 0

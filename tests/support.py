@@ -9,15 +9,19 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import requests
-from websockets.sync.client import connect
+from websockets.sync import client
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = ROOT / "tests" / "plugins"
 REAL_RAW = ROOT.parent / "shared" / "data" / "raw"
 VERSION = "0.1.0"
+
+#: A socket, with patience for machines that have more to do.
+connect = partial(client.connect, open_timeout=60)
 
 
 @dataclass
@@ -67,11 +71,15 @@ class Server:
     def stop(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self.check_events()
+        self.close_files()
+        return status
+
+    def close_files(self) -> None:
+        """Its output and its log; for a server that ended without `stop`."""
         self.process.stdout.close()
         self.log.close()
-        return status
 
     def check_events(self) -> None:
         """Numbers rise without a double, and each attempt that has ended ended once, with its last event."""

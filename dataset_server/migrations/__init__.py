@@ -24,12 +24,10 @@ def upgrade(connection: Connection) -> None:
     """Bring the tables to this server's revision, within the caller's transaction; raises `SchemaTooNewError`."""
     scripts = _scripts()
     context = MigrationContext.configure(connection)
-    current = context.get_current_revision()
-    if current is None and inspect(connection).has_table("topics"):
-        context.stamp(scripts, _FIRST)
-        current = _FIRST
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
+    current = revision(connection)
+    if current is not None and context.get_current_revision() is None:
+        context.stamp(scripts, current)
+    if not is_known(current):
         raise SchemaTooNewError(
             f"the database is at revision {current}, this server knows up to {head()}; start the server that wrote it, "
             "or restore the backup from before the upgrade"
@@ -42,6 +40,17 @@ def upgrade(connection: Connection) -> None:
         for script in reversed(list(steps)):
             script.module.upgrade()
     context.stamp(scripts, "head")
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision a database is at; None if it is empty."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    return _FIRST if current is None and inspect(connection).has_table("topics") else current
+
+
+def is_known(revision: str | None) -> bool:
+    """Whether this server can bring a database of that revision up to date; an empty one it can."""
+    return revision is None or revision in {script.revision for script in _scripts().walk_revisions()}
 
 
 def head() -> str:

@@ -1,6 +1,18 @@
 """All SQL is in this package; `schema` holds the tables, `database` the connection, the others a subject each."""
 
+from .builds import BuildStore, Lease, LeaseLostError, NewArchive, Wanted
 from .database import Database, insist
 from .datasets import Store, archive_data, shard_data
 
-__all__ = ["Database", "Store", "archive_data", "insist", "shard_data"]
+__all__ = [
+    "BuildStore",
+    "Database",
+    "Lease",
+    "LeaseLostError",
+    "NewArchive",
+    "Store",
+    "Wanted",
+    "archive_data",
+    "insist",
+    "shard_data",
+]

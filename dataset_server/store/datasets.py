@@ -1,13 +1,15 @@
 """Requests and datasets in the database, with their shards and events. Every method is one transaction.
 
-States change by compare-and-set: a writer that comes too late changes nothing.
+States change by compare-and-set: a writer that comes too late changes nothing. What builds write is in `builds`.
 """
 
+import functools
 import json
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, true, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dataset_client.protocol import TERMINAL_KINDS, Event
@@ -16,12 +18,20 @@ from .database import Database
 from .events import append
 from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, Topic, datasets, events, shards, topics
 
+_TOPIC_COLUMNS: Final = len(topics.c)
+_PINNED: Final = DATASET_COLUMNS.index(datasets.c.pinned)
+
 
 class Store:
     """Requests, datasets, their shards, and what is said of them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._find = database.prepare(
+            select(*topics.c, *DATASET_COLUMNS)
+            .select_from(topics.outerjoin(datasets, topics.c.dataset_id == datasets.c.dataset_id))
+            .where(topics.c.topic_id == bindparam("topic_id"))
+        )
 
     # -- requests
 
@@ -31,11 +41,35 @@ class Store:
             row = (await db.execute(select(topics).where(topics.c.topic_id == topic_id))).one_or_none()
             return Topic(**row._mapping) if row else None
 
+    async def find(self, topic_id: str) -> tuple[Topic, Dataset | None] | None:
+        """A request, if it was ever made, with its dataset, once that is known."""
+        row = await self._find(topic_id)
+        return None if row is None else _topic_and_dataset(tuple(row))
+
+    async def active_requests(self, client: str) -> int:
+        """How many requests of a client have not been answered yet."""
+        async with self._database.reading() as db:
+            return await _active_requests(db, client)
+
     async def begin_attempt(
-        self, topic_id: str, dataset_name: str, handler_version: str, config: str, resolved_version: str
-    ) -> Topic:
-        """Open the next attempt of a request, not yet tied to a dataset; one that has not ended is cancelled."""
+        self,
+        topic_id: str,
+        dataset_name: str,
+        handler_version: str,
+        config: str,
+        resolved_version: str,
+        *,
+        client: str,
+        limit: int | None,
+    ) -> Topic | None:
+        """Open the next attempt of a request, not yet tied to a dataset; one that has not ended is cancelled.
+
+        None, and nothing happens, if ``client`` has ``limit`` requests that are not answered yet. Of earlier attempts
+        only their ends are kept.
+        """
         async with self._database.writing() as db:
+            if limit is not None and await _active_requests(db, client) >= limit:
+                return None
             active = select(topics.c.topic_id).where(topics.c.topic_id == topic_id, topics.c.state.in_(ACTIVE))
             if (await db.execute(active)).one_or_none():
                 message = "the handler version means something else now; a new attempt begins"
@@ -48,8 +82,11 @@ class Store:
                     dataset_id=None,
                     state="resolving",
                     attempt=topics.c.attempt + 1,
+                    client=client,
                 )
             )
+            old = events.c.topic_id == topic_id, events.c.kind.not_in(TERMINAL_KINDS)
+            await db.execute(delete(events).where(*old))
             if not changed.rowcount:
                 await db.execute(
                     insert(topics).values(
@@ -62,6 +99,7 @@ class Store:
                         attempt=1,
                         last_number=0,
                         created_at=time.time(),
+                        client=client,
                     )
                 )
             await append(db, [topic_id], "state", {"state": "resolving"})
@@ -74,28 +112,32 @@ class Store:
             rows = await db.execute(select(topics).where(topics.c.state.in_(ACTIVE), topics.c.dataset_id.is_(None)))
             return [Topic(**row._mapping) for row in rows]
 
-    async def attach(self, topic: Topic, dataset_id: str) -> None:
+    async def attach(self, topic: Topic, dataset_id: str, more: Mapping[str, Any]) -> bool:
         """Tie an attempt to its dataset, and tell it where that stands: the state, and every shard sealed so far.
 
-        A dataset that has ended meanwhile ends the attempt too. Nothing happens if the attempt has ended.
+        ``more`` goes into the event of a dataset that is queued. A dataset that has ended meanwhile ends the attempt
+        too. Nothing happens if the attempt has ended. False if the dataset is gone: evicted, or deleted.
         """
         topic_id = topic.topic_id
         async with self._database.writing() as db:
-            row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one()
-            dataset = Dataset(**row._mapping)
+            row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one_or_none()
+            dataset = Dataset(**row._mapping) if row else None
+            if dataset is None or not (dataset.is_active or dataset.state in TERMINAL_KINDS):
+                return False
             values = {"dataset_id": dataset_id, "resolved_version": dataset.resolved_version, "state": dataset.state}
             if not await _move_topic(db, topic, values):
-                return
+                return True
             if dataset.state == "ready":
-                await append(db, [topic_id], "ready", _ready_data(dataset))
-                return
-            if not dataset.is_active:
-                await append(db, [topic_id], dataset.state, json.loads(dataset.error or "{}"))
-                return
-            await append(db, [topic_id], "state", {"state": dataset.state, "dataset_id": dataset_id})
-            sealed = await db.execute(select(shards).where(shards.c.dataset_id == dataset_id).order_by(shards.c.number))
-            for row in sealed:
-                await append(db, [topic_id], "shard", shard_data(Shard(**row._mapping)))
+                await append(db, [topic_id], "ready", {"dataset_id": dataset_id, "archive": archive_data(dataset)})
+            elif not dataset.is_active:
+                ended = dataset.state if dataset.state in TERMINAL_KINDS else "cancelled"  # given up in this moment
+                await append(db, [topic_id], ended, json.loads(dataset.error or "{}"))
+            else:
+                stands = {"state": dataset.state, "dataset_id": dataset_id}
+                await append(db, [topic_id], "state", {**stands, **(more if dataset.state == "queued" else {})})
+                for shard in await _sealed(db, dataset_id):
+                    await append(db, [topic_id], "shard", shard_data(shard))
+            return True
 
     async def say(self, topic: Topic, kind: str, data: dict[str, Any]) -> bool:
         """Say something on an attempt that has not ended; a ``state`` or terminal event changes its state too."""
@@ -114,144 +156,16 @@ class Store:
             row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one_or_none()
             return Dataset(**row._mapping) if row else None
 
-    async def list_datasets(
-        self, *, name: str | None, state: str | None, limit: int, offset: int
-    ) -> tuple[int, list[Dataset]]:
-        """How many datasets match, and a page of them, newest first."""
-        wanted: ColumnElement[bool] = true()
-        if name:
-            wanted = and_(wanted, datasets.c.dataset_name == name)
-        if state:
-            wanted = and_(wanted, datasets.c.state == state)
-        async with self._database.reading() as db:
-            total = (await db.execute(select(func.count()).select_from(datasets).where(wanted))).scalar_one()
-            rows = await db.execute(
-                select(*DATASET_COLUMNS)
-                .where(wanted)
-                .order_by(datasets.c.created_at.desc(), datasets.c.dataset_id)
-                .limit(limit)
-                .offset(offset)
-            )
-            return total, [Dataset(**row._mapping) for row in rows]
-
-    async def active_datasets(self) -> list[Dataset]:
-        """Datasets somebody was making, oldest first."""
-        async with self._database.reading() as db:
-            rows = await db.execute(
-                select(*DATASET_COLUMNS).where(datasets.c.state.in_(ACTIVE)).order_by(datasets.c.created_at)
-            )
-            return [Dataset(**row._mapping) for row in rows]
-
-    async def start_build(
-        self, dataset_id: str, dataset_name: str, resolved_version: str, config: str, seen: Dataset | None
-    ) -> Dataset | None:
-        """Claim a new build of a dataset that nobody makes; None if it is not any more as it was ``seen``."""
-        async with self._database.writing() as db:
-            where = datasets.c.dataset_id == dataset_id
-            row = (await db.execute(select(datasets.c.state, datasets.c.attempt).where(where))).one_or_none()
-            if (row and (row.state, row.attempt)) != (seen and (seen.state, seen.attempt)):
-                return None
-            if row is None:
-                await db.execute(
-                    insert(datasets).values(
-                        dataset_id=dataset_id,
-                        dataset_name=dataset_name,
-                        resolved_version=resolved_version,
-                        config=config,
-                        state="queued",
-                        attempt=1,
-                        created_at=time.time(),
-                    )
-                )
-            else:
-                fresh = dict.fromkeys(("error", "archive_bytes", "archive_sha256", "manifest", "finished_at"))
-                await db.execute(
-                    update(datasets)
-                    .where(datasets.c.dataset_id == dataset_id)
-                    .values(state="queued", attempt=datasets.c.attempt + 1, **fresh)
-                )
-                await db.execute(delete(shards).where(shards.c.dataset_id == dataset_id))
-            claimed = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one()
-            return Dataset(**claimed._mapping)
-
     async def manifest(self, dataset_id: str) -> str | None:
         """The manifest of a dataset, once it is ready."""
         async with self._database.reading() as db:
-            return (await db.execute(select(datasets.c.manifest).where(datasets.c.dataset_id == dataset_id))).scalar()
-
-    async def forget_shards(self, dataset_id: str) -> None:
-        """Forget the sealed shards of a build that starts over."""
-        async with self._database.writing() as db:
-            await db.execute(delete(shards).where(shards.c.dataset_id == dataset_id))
-
-    async def set_state(self, dataset_id: str, attempt: int, state: str) -> list[str]:
-        """Move a build on, and tell its topics; returns them. Nothing happens if this attempt is over."""
-        async with self._database.writing() as db:
-            if not await _move(db, dataset_id, attempt, {"state": state}):
-                return []
-            told = await _active_topics(db, dataset_id)
-            await db.execute(update(topics).where(topics.c.topic_id.in_(told)).values(state=state))
-            await append(db, told, "state", {"state": state, "dataset_id": dataset_id})
-            return told
-
-    async def seal_shard(self, shard: Shard) -> list[str]:
-        """Note a sealed shard once, and tell the topics of its dataset; returns them."""
-        async with self._database.writing() as db:
-            same = (shards.c.dataset_id == shard.dataset_id, shards.c.file == shard.file)
-            known = (await db.execute(select(shards.c.sha256).where(*same))).scalar()
-            if known == shard.sha256:
-                return []
-            await db.execute(delete(shards).where(*same))
-            await db.execute(insert(shards).values(**vars(shard)))
-            told = await _active_topics(db, shard.dataset_id)
-            await append(db, told, "shard", shard_data(shard))
-            return told
-
-    async def progress(self, dataset_id: str, data: dict[str, Any]) -> list[str]:
-        """Tell the topics of a dataset how far it is; only the latest progress is kept."""
-        async with self._database.writing() as db:
-            told = await _active_topics(db, dataset_id)
-            await db.execute(delete(events).where(events.c.topic_id.in_(told), events.c.kind == "progress"))
-            await append(db, told, "progress", data)
-            return told
-
-    async def publish(
-        self, dataset_id: str, attempt: int, *, size: int, sha256: str, manifest: str, offsets: dict[str, int]
-    ) -> list[str]:
-        """Make a dataset ready, and tell its topics; returns them."""
-        async with self._database.writing() as db:
-            values = {
-                "state": "ready",
-                "archive_bytes": size,
-                "archive_sha256": sha256,
-                "manifest": manifest,
-                "finished_at": time.time(),
-            }
-            if not await _move(db, dataset_id, attempt, values):
-                return []
-            await db.execute(
-                delete(shards).where(shards.c.dataset_id == dataset_id, shards.c.file.not_in(list(offsets)))
-            )
-            for file, offset in offsets.items():
-                await db.execute(
-                    update(shards).where(shards.c.dataset_id == dataset_id, shards.c.file == file).values(offset=offset)
-                )
-            row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one()
-            return await _end(db, dataset_id, "ready", _ready_data(Dataset(**row._mapping)))
-
-    async def fail(self, dataset_id: str, attempt: int, error: dict[str, Any]) -> list[str]:
-        """End a build with an error, and tell its topics; returns them."""
-        async with self._database.writing() as db:
-            values = {"state": "failed", "error": json.dumps(error), "finished_at": time.time()}
-            if not await _move(db, dataset_id, attempt, values):
-                return []
-            return await _end(db, dataset_id, "failed", error)
+            wanted = datasets.c.dataset_id == dataset_id, datasets.c.state == "ready"
+            return (await db.execute(select(datasets.c.manifest).where(*wanted))).scalar()
 
     async def sealed_shards(self, dataset_id: str) -> list[Shard]:
         """The sealed shards of a dataset, in order."""
         async with self._database.reading() as db:
-            rows = await db.execute(select(shards).where(shards.c.dataset_id == dataset_id).order_by(shards.c.number))
-            return [Shard(**row._mapping) for row in rows]
+            return await _sealed(db, dataset_id)
 
     # -- events
 
@@ -265,6 +179,14 @@ class Store:
                 .limit(limit)
             )
             return [Event(topic_id, row.number, row.attempt, row.kind, json.loads(row.data)) for row in rows]
+
+
+@functools.lru_cache(maxsize=1024)
+def _topic_and_dataset(row: tuple[Any, ...]) -> tuple[Topic, Dataset | None]:
+    """A row of both; remembered, because making objects of it takes as long as reading it."""
+    topic, values = Topic(*row[:_TOPIC_COLUMNS]), list(row[_TOPIC_COLUMNS:])
+    values[_PINNED] = bool(values[_PINNED])  # SQLite's own answer is a number
+    return topic, Dataset(*values) if values[0] is not None else None
 
 
 def shard_data(shard: Shard) -> dict[str, Any]:
@@ -282,23 +204,20 @@ def shard_data(shard: Shard) -> dict[str, Any]:
 def archive_data(dataset: Dataset) -> dict[str, Any]:
     """What a client needs to fetch an archive and to trust it."""
     return {
-        "url": f"datasets/{dataset.dataset_id}/archive",
+        "url": f"datasets/{dataset.dataset_id}/archive?revision={dataset.revision}",
         "bytes": dataset.archive_bytes,
         "sha256": dataset.archive_sha256,
     }
 
 
-def _ready_data(dataset: Dataset) -> dict[str, Any]:
-    return {"dataset_id": dataset.dataset_id, "archive": archive_data(dataset)}
+async def _sealed(db: AsyncConnection, dataset_id: str) -> list[Shard]:
+    rows = await db.execute(select(shards).where(shards.c.dataset_id == dataset_id).order_by(shards.c.number))
+    return [Shard(**row._mapping) for row in rows]
 
 
-async def _move(db: AsyncConnection, dataset_id: str, attempt: int, values: dict[str, Any]) -> bool:
-    changed = await db.execute(
-        update(datasets)
-        .where(datasets.c.dataset_id == dataset_id, datasets.c.attempt == attempt, datasets.c.state.in_(ACTIVE))
-        .values(**values)
-    )
-    return bool(changed.rowcount)
+async def _active_requests(db: AsyncConnection, client: str) -> int:
+    wanted = topics.c.client == client, topics.c.state.in_(ACTIVE)
+    return (await db.execute(select(func.count()).select_from(topics).where(*wanted))).scalar_one()
 
 
 async def _move_topic(db: AsyncConnection, topic: Topic, values: dict[str, Any]) -> bool:
@@ -308,17 +227,3 @@ async def _move_topic(db: AsyncConnection, topic: Topic, values: dict[str, Any])
         .values(**values)
     )
     return bool(changed.rowcount)
-
-
-async def _active_topics(db: AsyncConnection, dataset_id: str) -> list[str]:
-    rows = await db.execute(
-        select(topics.c.topic_id).where(topics.c.dataset_id == dataset_id, topics.c.state.in_(ACTIVE))
-    )
-    return list(rows.scalars())
-
-
-async def _end(db: AsyncConnection, dataset_id: str, kind: str, data: dict[str, Any]) -> list[str]:
-    told = await _active_topics(db, dataset_id)
-    await db.execute(update(topics).where(topics.c.topic_id.in_(told)).values(state=kind))
-    await append(db, told, kind, data)
-    return told

@@ -34,7 +34,7 @@ datasets = Table(
     "datasets",
     metadata,
     Column("dataset_id", String(255), primary_key=True),
-    Column("dataset_name", String(64), nullable=False, index=True),
+    Column("dataset_name", String(64), nullable=False),
     Column("resolved_version", String(128), nullable=False),
     Column("config", Text, nullable=False),
     Column("state", String(16), nullable=False, index=True),
@@ -43,7 +43,7 @@ datasets = Table(
     Column("archive_bytes", BigInteger),
     Column("archive_sha256", String(64)),
     Column("manifest", Text),  # large: read by `Store.manifest` alone
-    Column("created_at", Float, nullable=False, index=True),
+    Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     Column("client", String(64), nullable=False, server_default=""),  # whose turn its build takes
     Column("priority", Integer, nullable=False, server_default="0"),  # higher goes first
@@ -60,6 +60,12 @@ datasets = Table(
     Column("uses", BigInteger, nullable=False, server_default="0"),
     Column("last_used_at", Float),
     Column("checked_at", Float),  # when its archive was last read again
+    # What lists are counted and read from, for each order: see `listing`.
+    Index("datasets_by_name", "dataset_name", "state", "resolved_version", "pinned"),
+    *(
+        Index(f"datasets_by_{key}", key, "dataset_id", "dataset_name", "state", "resolved_version", "pinned")
+        for key in ("created_at", "last_used_at", "archive_bytes")
+    ),
 )
 revisions = Table(
     "revisions",

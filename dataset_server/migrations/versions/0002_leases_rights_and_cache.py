@@ -29,7 +29,11 @@ def upgrade() -> None:
     ):
         op.add_column("datasets", column)
     op.execute("UPDATE datasets SET revision = 1, last_used_at = finished_at WHERE state = 'ready'")
-    op.create_index("ix_datasets_created_at", "datasets", ["created_at"])
+    op.drop_index("ix_datasets_dataset_name", "datasets")
+    op.create_index("datasets_by_name", "datasets", ["dataset_name", "state", "resolved_version", "pinned"])
+    for key in ("created_at", "last_used_at", "archive_bytes"):
+        listed = [key, "dataset_id", "dataset_name", "state", "resolved_version", "pinned"]
+        op.create_index(f"datasets_by_{key}", "datasets", listed)
     op.create_table(
         "revisions",
         sa.Column("dataset_id", sa.String(255), primary_key=True),
