@@ -7,7 +7,7 @@ PEERS := .venv-peers
 RAW ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gallery test check bench bench-peers format lock clean
+.PHONY: help install demo gallery test schemathesis proofs check bench bench-service bench-peers format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,12 @@ demo: install  ## serve, request, train, show: two datasets from start to finish
 test: install  ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+schemathesis: install  ## fuzz the whole API by its OpenAPI document: 10,000 cases or more (CASES=N for another number)
+	$(BIN)/python -m tests.server.fuzzing --cases $(or $(CASES),10000)
+
+proofs: install  ## break the server in all ways we know, some 300 cases; hours on two cores (POINTS=N kills of the server)
+	$(BIN)/python -m tests.proofs faults --points $(or $(POINTS),200)
+
 check: install  ## what CI checks besides the tests: formatting, lint, types, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -40,6 +46,9 @@ gallery: install  ## contact sheets of every handler, for the docs (RAW=DIR: of 
 
 bench: install  ## measure preparation; RAW=DIR holds COCO folders; against the peers, too, after `make bench-peers`
 	$(BIN)/python -m benchmarks.preparation --raw-root $(or $(RAW),$(error RAW=DIR is needed)) $(if $(wildcard $(PEERS)/.installed),--peers $(PEERS)/bin/python)
+
+bench-service: install  ## measure the server: cached requests, 2,000 sockets, downloads against nginx, 100,000 datasets
+	$(BIN)/python -m benchmarks.service
 
 bench-peers: $(PEERS)/.installed  ## make .venv-peers with the builders we compare with (gigabytes)
 

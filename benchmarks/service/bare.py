@@ -1,0 +1,31 @@
+"""What a cached request is compared with: a bare aiohttp view that parses JSON, reads one row of SQLite and answers.
+
+python -m benchmarks.service.bare DATABASE
+"""
+
+import sys
+
+import aiosqlite
+from aiohttp import web
+
+
+def main() -> None:
+    async def view(request: web.Request) -> web.Response:
+        body = await request.json()
+        query = "SELECT topic_id, state, dataset_id, attempt FROM topics WHERE dataset_name = ? LIMIT 1"
+        async with request.app["database"].execute(query, (body["dataset_name"],)) as rows:
+            row = await rows.fetchone()
+        return web.json_response(dict(zip(("topic_id", "state", "dataset_id", "attempt"), row, strict=True)))
+
+    async def database(app: web.Application):
+        async with aiosqlite.connect(f"file:{sys.argv[1]}?mode=ro", uri=True) as app["database"]:
+            yield
+
+    app = web.Application()
+    app.cleanup_ctx.append(database)
+    app.router.add_post("/", view)
+    web.run_app(app, host="127.0.0.1", port=0, access_log=None, print=lambda text: print(text, flush=True))
+
+
+if __name__ == "__main__":
+    main()

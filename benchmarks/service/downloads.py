@@ -1,0 +1,115 @@
+"""Downloads of an archive over loopback, against nginx with sendfile on the same file."""
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.service.place import VERSION, make_server, memory_mb
+
+CLIENTS = (1, 8, 64)
+_NGINX = """\
+worker_processes 1;
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+    server {{ listen 127.0.0.1:{port}; root {root}; }}
+}}
+"""
+
+
+def fetch(port: int, path: str, wanted: int) -> None:
+    """One download; the bytes are counted and dropped."""
+    buffer = bytearray(1 << 20)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        got = connection.recv_into(buffer)
+        head = bytes(buffer[:got])
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"{path}: {head[:300]!r}")
+        body = got - head.index(b"\r\n\r\n") - 4
+        while count := connection.recv_into(buffer):
+            body += count
+    if body != wanted:
+        raise SystemExit(f"{path}: {body} of {wanted} bytes came")
+
+
+def rate(port: int, path: str, size: int, clients: int) -> float:
+    """MB/s over all clients together, each of which downloads once."""
+    threads = [threading.Thread(target=fetch, args=(port, path, size)) for _ in range(clients)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return clients * size / 1e6 / (time.perf_counter() - start)
+
+
+def run(folder: Path, megabytes: int, rounds: int) -> list[dict]:
+    """Rows: clients, MB/s of each, their ratio, and the server's memory."""
+    if shutil.which("nginx") is None:
+        raise SystemExit("nginx is not installed; on Debian: apt-get install nginx-light")
+    server = make_server(folder).start()
+    made = server.make("paced", {"count": megabytes, "bytes_each": 1_000_000, "examples_per_shard": 100}, VERSION)
+    assert made["kind"] == "ready", made
+    size = made["archive"]["bytes"]
+    place = folder / "nginx"
+    place.mkdir()
+    (archive,) = (server.data_dir / "archives").glob("*.zip")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (place / "nginx.conf").write_text(_NGINX.format(folder=place, port=port, root=archive.parent))
+    user = ["-g", "user root;"] if os.geteuid() == 0 else []
+    nginx = subprocess.Popen(["nginx", "-p", str(place), "-c", str(place / "nginx.conf"), *user])
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    paths = {
+        "nginx": (port, f"/{archive.name}"),
+        "ours": (int(server.url.rpartition(":")[2]), f"/api/v1/{made['archive']['url']}"),
+    }
+    seen: dict[tuple[str, int], list[float]] = {}
+    memory: dict[int, float] = {}
+    for turn in range(rounds + 1):
+        for clients in CLIENTS:
+            for name, (at, path) in paths.items():
+                speed = rate(at, path, size, clients)
+                if turn:
+                    seen.setdefault((name, clients), []).append(speed)
+            memory[clients] = memory_mb(server.process.pid, "VmRSS")
+    nginx.terminate()
+    nginx.wait()
+    server.stop()
+    rows = []
+    for clients in CLIENTS:
+        ours, theirs = (statistics.median(seen[name, clients]) for name in ("ours", "nginx"))
+        row = {
+            "clients": clients,
+            "ours_mb_s": round(ours),
+            "nginx_mb_s": round(theirs),
+            "ratio": round(ours / theirs, 2),
+        }
+        rows.append({**row, "server_mb": round(memory[clients])})
+    return rows
+
+
+def report(rows: list[dict]) -> list[str]:
+    """The table."""
+    lines = ["| clients | ours MB/s | nginx sendfile MB/s | ratio | server MB |", "|---|---|---|---|---|"]
+    return lines + [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]

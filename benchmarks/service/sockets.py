@@ -1,0 +1,96 @@
+"""Many subscribers: how soon after its commit the terminal event is with all of them, and what that costs in memory.
+
+2,000 sockets on one topic; then 2,000 sockets on 200 topics, ten each, which mean one dataset by 200 spellings.
+"""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+
+from benchmarks.service.place import VERSION, allow_files, make_server, memory_mb
+from dataset_client.protocol import canonical_json, hash_dataset_name
+
+SUBSCRIBERS = 2000
+
+
+async def _follow(session: aiohttp.ClientSession, url: str, ready: asyncio.Semaphore) -> tuple[str, float, int]:
+    """The kind of the terminal event, when it came (seconds since the epoch), and events lost on the way."""
+    shards = 0
+    async with session.ws_connect(url, autoping=True) as socket:
+        ready.release()
+        async for message in socket:
+            event = json.loads(message.data)
+            shards += event["kind"] == "shard"
+            if event["kind"] in ("ready", "failed", "cancelled"):
+                return event["kind"], time.time(), shards
+    return "closed", time.time(), shards
+
+
+async def _run(server, topics: dict[str, dict], each: int) -> dict:
+    ready = asyncio.Semaphore(0)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        following = [
+            asyncio.create_task(_follow(session, f"{server.api}/notifications?topic={quote(topic)}", ready))
+            for topic in topics
+            for _ in range(each)
+        ]
+        for _ in following:
+            await ready.acquire()
+        for config in topics.values():
+            body = {"dataset_name": "paced", "handler_version": VERSION, "dataset_config": config}
+            async with session.post(f"{server.api}/datasets", json=body) as answer:
+                assert answer.status in (200, 202), await answer.text()
+        ends = await asyncio.wait_for(asyncio.gather(*following), 300)
+    with contextlib.closing(sqlite3.connect(server.data_dir / "server.db")) as database:
+        (committed,) = database.execute("SELECT max(created_at) FROM events WHERE kind = 'ready'").fetchone()
+    late = sorted(at - committed for _, at, _ in ends)
+    return {
+        "sockets": len(ends),
+        "topics": len(topics),
+        "delivered": sum(kind == "ready" for kind, _, _ in ends),
+        "shards_heard": sorted({shards for _, _, shards in ends}),
+        "p50_seconds": round(late[len(late) // 2], 3),
+        "p99_seconds": round(late[int(len(late) * 0.99)], 3),
+        "last_seconds": round(late[-1], 3),
+    }
+
+
+def run(folder: Path) -> list[dict]:
+    """One row for each of the two ways."""
+    allow_files(3 * SUBSCRIBERS)
+    rows = []
+    for name, count in (("one topic", 1), ("200 topics", 200)):
+        server = make_server(folder / name.replace(" ", "-"), workers=1, connections_per_address=10 * SUBSCRIBERS)
+        server.start()
+        made = server.make("paced", {"count": 1}, VERSION)
+        assert made["kind"] == "ready", made
+        before = memory_mb(server.process.pid, "VmRSS")
+        config = {"count": 300, "each": 0.1, "examples_per_shard": 50}
+        spellings = [{**config, "batch_size": number + 1} for number in range(count)]
+        topics = {hash_dataset_name("paced", VERSION, canonical_json(each)): each for each in spellings}
+        row = asyncio.run(_run(server, topics, SUBSCRIBERS // count))
+        rows.append({"what": name, **row, "idle_mb": before, "peak_mb": memory_mb(server.process.pid)})
+        server.stop()
+    return rows
+
+
+def report(rows: list[dict]) -> list[str]:
+    """The table."""
+    lines = ["| sockets | on | terminal events delivered | p50 s | p99 s | last s | server MB idle | peak |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        numbers = [row["delivered"], row["p50_seconds"], row["p99_seconds"], row["last_seconds"]]
+        sizes = [f"{row['idle_mb']:.0f}", f"{row['peak_mb']:.0f}"]
+        lines.append(f"| {row['sockets']} | {row['what']} | {' | '.join(map(str, [*numbers, *sizes]))} |")
+    return [
+        *lines,
+        "",
+        "Seconds count from the commit of the event. The subscribers share the machine with the server.",
+    ]

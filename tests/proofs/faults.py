@@ -1,0 +1,244 @@
+"""What else happens to a server: workers, disks, the database, the clock, the network, and a second server."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+from dataset_client.protocol import canonical_json, hash_dataset_name
+from tests.proofs.case import Case, NotHere
+from tests.proofs.proxy import Proxy
+from tests.proofs.scene import VERSION, ask, check_end, kill, listening, make_server, wait_for
+from tests.support import processes_mentioning, wait_until
+
+CONFIG = {"count": 24, "bytes_each": 200_000, "each": 0.1, "examples_per_shard": 3}
+TOPIC = hash_dataset_name("paced", VERSION, canonical_json(CONFIG))
+QUICK = {"retry_seconds": 0.2, "stall_timeout": 4.0}
+
+
+def cases(cuts: int) -> Iterator[Case]:
+    """All of them; ``cuts`` is how many times the network is cut."""
+    for number in range(5):
+        yield Case("worker", f"killed {number}", partial(worker, signal.SIGKILL, number / 5))
+        yield Case("worker", f"hung {number}", partial(worker, signal.SIGSTOP, number / 5))
+    for how in (truncate, swap, remove):
+        yield Case("shards", f"{how.__name__}d before a restart", partial(spoiled_shard, how))
+    yield Case("disk", "full while building", full_disk)
+    for name, trouble in (("locked", locked), ("read-only", read_only)):
+        for state in ("planning", "building", "publishing"):
+            yield Case("database", f"{name} from '{state}' on", partial(database_trouble, trouble, state))
+    yield Case("database", "corrupted", corrupted)
+    for hours in (-48, 48):
+        yield Case("clock", f"stepped by {hours} h", partial(clock, hours))
+    for number in range(cuts):
+        yield Case("network", f"cut {number}", partial(cut_network, number))
+    for number in range(3):
+        yield Case("two servers", f"start {number}", partial(second_server, number))
+
+
+@contextmanager
+def building(folder: Path, clients: int = 2, state: str = "building", **settings):
+    """A server with waiting clients whose dataset is in ``state``; its end is checked."""
+    server = make_server(folder, **QUICK, **settings).start()
+    with listening(server, TOPIC) as socket:
+        waiting = [ask(server, folder, CONFIG, number=number) for number in range(clients)]
+        wait_for(socket, lambda event: event["kind"] == "state" and event["data"]["state"] == state)
+        yield server, socket
+    check_end(server, waiting, CONFIG)
+
+
+def handlers_of(server) -> list[int]:
+    """Processes of the handler, the latest last."""
+    work = str(server.data_dir / "work")
+    return sorted(int(line.split()[0]) for line in processes_mentioning(work) if "build-" in line)
+
+
+def worker(how: int, moment: float, folder: Path) -> None:
+    """A pool worker is killed, or stands still for ever."""
+    with building(folder) as (server, socket):
+        wait_for(socket, lambda event: event["kind"] == "shard")
+        time.sleep(moment)
+        os.kill(handlers_of(server)[-1], how)
+
+
+def sealed_files(server) -> list[Path]:
+    """Shards on disk that are not published yet."""
+    return sorted((server.data_dir / "work").glob("*/dataset/*.tfrecord-*"))
+
+
+def truncate(files: list[Path]) -> None:
+    """Half of a shard is gone."""
+    os.truncate(files[0], files[0].stat().st_size // 2)
+
+
+def swap(files: list[Path]) -> None:
+    """Two shards have each other's contents."""
+    first, second = (file.read_bytes() for file in files[:2])
+    files[0].write_bytes(second)
+    files[1].write_bytes(first)
+
+
+def remove(files: list[Path]) -> None:
+    """A shard is gone."""
+    files[0].unlink()
+
+
+def spoiled_shard(how: Callable[[list[Path]], None], folder: Path) -> None:
+    """A sealed shard is spoiled while the server is down."""
+    with building(folder) as (server, _):
+        assert wait_until(lambda: len(sealed_files(server)) >= 3, 60)
+        kill(server)
+        how(sealed_files(server))
+        server.start()
+
+
+@contextmanager
+def small_disk(folder: Path, size: str):
+    """``folder`` as a file system of ``size``; ours to mount only as root."""
+    folder.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "proof", str(folder)], check=False).returncode:
+        raise NotHere("no right to mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def full_disk(folder: Path) -> None:
+    """The disk fills up in the middle of a build, and has room again later."""
+    with small_disk(folder / "data", "64m"), building(folder) as (server, socket):
+        filling = server.data_dir / "other-peoples-data"
+        with filling.open("wb") as file:
+            try:
+                while True:
+                    file.write(b"\0" * (1 << 18))
+                    file.flush()
+            except OSError:
+                pass
+        wait_for(socket, lambda event: event["kind"] == "state" and "disk" in event["data"].get("reason", ""))
+        filling.unlink()
+
+
+def locked(server, seconds: float) -> None:
+    """Somebody else holds the write lock."""
+    with closing(sqlite3.connect(server.data_dir / "server.db", timeout=30)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        time.sleep(seconds)
+        database.execute("ROLLBACK")
+
+
+def read_only(server, seconds: float) -> None:
+    """The file system goes read-only, as it does after an error, and is mounted again."""
+    folder = str(server.data_dir)
+    if subprocess.run(["mount", "-o", "remount,ro", folder], check=False, capture_output=True).returncode:
+        raise NotHere("the file system cannot be made read-only while it is written to")
+    time.sleep(seconds)
+    subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+
+
+def database_trouble(trouble: Callable, state: str, folder: Path) -> None:
+    """The database cannot be written to for longer than its time-out for locks... and then it can."""
+    if trouble is read_only:
+        with small_disk(folder / "data", "256m"), building(folder, state=state) as (server, _):
+            trouble(server, 3)
+        return
+    with building(folder, state=state) as (server, _):
+        trouble(server, 5)
+
+
+def refused_start(server) -> str:
+    """What a server says that must not start."""
+    try:
+        server.start()
+    except AssertionError as refused:
+        return str(refused)
+    server.stop()
+    raise RuntimeError("a server started that must not")
+
+
+def corrupted(folder: Path) -> None:
+    """A spoiled database is refused, in words; its backup works."""
+    with building(folder) as (server, socket):
+        wait_for(socket, lambda event: event["kind"] == "shard")
+        kill(server)
+        file = server.data_dir / "server.db"
+        for name in ("server.db", "server.db-wal", "server.db-shm"):
+            if (server.data_dir / name).exists():
+                shutil.copy(server.data_dir / name, folder / name)
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with file.open("r+b") as spoiled:
+            spoiled.seek(100)
+            spoiled.write(random.Random(1).randbytes(file.stat().st_size - 100))
+        words = refused_start(server)
+        assert "cannot start" in words, words
+        assert "restore" in words, words
+        for name in ("server.db", "server.db-wal", "server.db-shm"):
+            (server.data_dir / name).unlink(missing_ok=True)
+            if (folder / name).exists():
+                shutil.copy(folder / name, server.data_dir / name)
+        server.start()
+
+
+def clock(hours: int, folder: Path) -> None:
+    """The wall clock jumps while a dataset is built (libfaketime; the monotonic clock goes on)."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        raise NotHere("libfaketime is not installed")
+    stamp = folder / "clock"
+    stamp.write_text("+0")
+    server = make_server(folder, **QUICK)
+    server.environment = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(stamp),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    server.start()
+    with listening(server, TOPIC) as socket:
+        clients = [ask(server, folder, CONFIG, number=number) for number in range(2)]
+        wait_for(socket, lambda event: event["kind"] == "shard")
+        stamp.write_text(f"{hours * 3600:+}")
+    check_end(server, clients, CONFIG)
+
+
+def cut_network(number: int, folder: Path) -> None:
+    """Connections are reset in their middle: answers, frames before and after the last event, downloads."""
+    draw = random.Random(number)
+    server = make_server(folder, **QUICK).start()
+    # Small cuts fall into headers and frames, large ones into the archive (5 MB).
+    cuts = {each: int(10 ** draw.uniform(0, 6.7)) for each in range(6)}
+    proxy = Proxy(server.port, cuts)
+    direct, server.url = server.url, f"http://127.0.0.1:{proxy.port}"
+    clients = [ask(server, folder, CONFIG, number=client) for client in range(2)]
+    for client in clients:
+        client.dataset(240)
+    assert proxy.cut, "nothing was cut"
+    proxy.close()
+    server.url = direct
+    check_end(server, clients, CONFIG)
+
+
+def second_server(number: int, folder: Path) -> None:
+    """Others are started on the same folder by mistake; they say who is there, and go."""
+    with building(folder):
+        refused: list[str] = []
+
+        def start() -> None:
+            refused.append(refused_start(make_server(folder)))
+
+        starting = [threading.Thread(target=start) for _ in range(number + 1)]
+        for thread in starting:
+            thread.start()
+        for thread in starting:
+            thread.join()
+        assert len(refused) == number + 1
+        assert all("served by process" in words for words in refused), refused
