@@ -568,6 +568,6 @@ def test_a_server_for_everybody_does_not_start(tmp_path):
     command = [sys.executable, "-m", "dataset_server", "serve", "--host", "0.0.0.0", "--port", "0"]
     command += ["--raw-root", str(tmp_path), "--data-dir", str(tmp_path / "data")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert "dataset-server token make" in run.stderr.splitlines()[-1]
     assert "Traceback" not in run.stderr
