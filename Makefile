@@ -32,7 +32,7 @@ test: install  ## run every test
 schemathesis: install  ## fuzz the whole API by its OpenAPI document: 10,000 cases or more (CASES=N for another number)
 	$(BIN)/python -m tests.server.fuzzing --cases $(or $(CASES),10000)
 
-proofs: install  ## break the server in all ways we know, some 300 cases; hours on two cores (POINTS=N kills of the server)
+proofs: install  ## break the server in all ways we know, some 270 cases; hours on two cores (POINTS=N kills of the server)
 	$(BIN)/python -m tests.proofs faults --points $(or $(POINTS),200)
 
 check: install  ## what CI checks besides the tests: formatting, lint, types, layering
