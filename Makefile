@@ -32,8 +32,11 @@ test: install  ## run every test
 schemathesis: install  ## fuzz the whole API by its OpenAPI document: 10,000 cases or more (CASES=N for another number)
 	$(BIN)/python -m tests.server.fuzzing --cases $(or $(CASES),10000)
 
-proofs: install  ## break the server in all ways we know, some 270 cases; hours on two cores (POINTS=N kills of the server)
-	$(BIN)/python -m tests.proofs faults --points $(or $(POINTS),200)
+proofs: install  ## break the server and break into it, in all ways we know; hours on two cores (POINTS=N kills, CASES=N)
+	@status=0; \
+	$(BIN)/python -m tests.proofs faults --points $(or $(POINTS),200) --report docs/reports/faults.md || status=1; \
+	$(BIN)/python -m tests.proofs intrusion --cases $(or $(CASES),10000) --report docs/reports/intrusion.md || status=1; \
+	exit $$status
 
 check: install  ## what CI checks besides the tests: formatting, lint, types, layering
 	$(BIN)/ruff format --check .

@@ -22,8 +22,8 @@ class RevisionReplacedError(IntegrityError):
     """
 
 
-#: Not there now, and gone: what was evicted or lost is made again for who asks for it again.
-_GIVEN_UP = frozenset({409, 410})
+#: Deleted, not there now, and gone: what was given up or lost is made again for who asks for it again.
+_GIVEN_UP = frozenset({404, 409, 410})
 
 
 async def download(http: Http, archive: Archive, part: Part, on_size: Callable[[int], None]) -> None:

@@ -108,7 +108,7 @@ class Shard(Shape):
 
 
 class Usage(Shape):
-    """How often an archive was asked for or fetched, and when last."""
+    """How often it was asked for when it was ready, and when it was last asked for or fetched."""
 
     uses: Count
     last_used_at: Time | None

@@ -1,13 +1,14 @@
 """The views: each reads its request, makes one call, and answers."""
 
 import asyncio
+import contextlib
 import functools
 import json
 from typing import Any
 
 from aiohttp import web
 
-from dataset_client.protocol import ID_PATTERN, NAME_PATTERN, VERSION_PATTERN
+from dataset_client.protocol import ID_PATTERN, NAME_PATTERN, VERSION_PATTERN, hash_dataset_name
 
 from .auth import CLIENT
 from .builds import Builds
@@ -15,12 +16,14 @@ from .catalog import Catalog
 from .errors import (
     MalformedRequestError,
     NotFoundError,
+    ServerFault,
     UnknownDatasetError,
 )
 from .hub import Hub
 from .metrics import METRICS
 from .models import AuditQuery, Page, parse_query, parse_request
 from .notifications import CLOSE_SECONDS, HEARTBEAT_SECONDS, Sockets, follow, parse_subscriptions
+from .readiness import Readiness
 from .settings import HandlerSource, Settings
 from .sources import declared_version
 from .store import Database, Store, archive_data, shard_data
@@ -38,6 +41,7 @@ CATALOG = web.AppKey("catalog", Catalog)
 DOCUMENT = web.AppKey("document", str)
 AUDIT = web.AppKey("audit", Audit)
 SOCKETS = web.AppKey("sockets", Sockets)
+READINESS = web.AppKey("readiness", Readiness)
 
 #: Bytes of a request that are read at once: sooner than handing them to a thread.
 _SMALL_BODY = 1 << 14
@@ -49,24 +53,30 @@ async def post_dataset(request: web.Request) -> web.Response:
     """``POST /datasets``: 200 if it is ready, 202 if it is on its way."""
     body = await request.read()
     wanted = _parse_small(body) if len(body) <= _SMALL_BODY else await asyncio.to_thread(parse_request, body)
-    answer = await request.app[CATALOG].request(wanted, request[CLIENT])
-    await request.app[AUDIT].note(request[CLIENT].name, "request", answer.topic.topic_id)
+    client, audit = request[CLIENT], request.app[AUDIT]
+    try:
+        answer = await request.app[CATALOG].request(wanted, client)
+    except ServerFault as fault:
+        topic_id = hash_dataset_name(wanted.dataset_name, wanted.handler_version, wanted.config)
+        await audit.note(client.name, "request", topic_id, {"outcome": fault.code})
+        raise
+    await audit.note(client.name, "request", answer.topic.topic_id)
     return web.json_response(answer.to_json(), status=200 if answer.is_ready else 202)
 
 
 async def cancel_dataset(request: web.Request) -> web.Response:
     """``POST /datasets/{id}/cancel``: nobody works on it any more, and all who wait for it are told."""
     dataset, client = await dataset_of(request), request[CLIENT]
-    await request.app[CATALOG].cancel(dataset, client)
-    await request.app[AUDIT].note(client.name, "cancel", dataset.dataset_id)
+    async with request.app[AUDIT].deed(client.name, "cancel", dataset.dataset_id):
+        await request.app[CATALOG].cancel(dataset, client)
     return web.json_response(_summary(await dataset_of(request)))
 
 
 async def retry_dataset(request: web.Request) -> web.Response:
     """``POST /datasets/{id}/retry``: 202, a new attempt at what failed or was cancelled is on its way."""
-    client = request[CLIENT]
-    dataset, topic_ids = await request.app[CATALOG].retry(await dataset_of(request), client)
-    await request.app[AUDIT].note(client.name, "retry", dataset.dataset_id)
+    dataset, client = await dataset_of(request), request[CLIENT]
+    async with request.app[AUDIT].deed(client.name, "retry", dataset.dataset_id):
+        dataset, topic_ids = await request.app[CATALOG].retry(dataset, client)
     return web.json_response({**_summary(dataset), "topics": topic_ids}, status=202)
 
 
@@ -117,13 +127,15 @@ async def get_manifest(request: web.Request) -> web.Response:
 async def list_handlers(request: web.Request) -> web.Response:
     """``GET /handlers``: what can be asked for, and where versions come from."""
     sources = request.app[SETTINGS].sources
-    return web.json_response({"handlers": [_handler(name, source) for name, source in sorted(sources.items())]})
+    shown = await asyncio.to_thread(lambda: [_handler(name, source) for name, source in sorted(sources.items())])
+    return web.json_response({"handlers": shown})
 
 
 def _handler(name: str, source: HandlerSource) -> dict[str, Any]:
     shown: dict[str, Any] = {"dataset_name": name, "kind": source.kind}
     if source.kind == "path":
-        shown["version"] = declared_version(source.path)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no such file now, no TOML, or not of our form
+            shown["version"] = declared_version(source.path)
     return shown
 
 
@@ -134,7 +146,9 @@ async def get_handler(request: web.Request) -> web.Response:
         raise UnknownDatasetError(f"'{name[:100]}' is no dataset name")
     if not VERSION_PATTERN.fullmatch(version):
         raise MalformedRequestError(f"'{version[:200]}' is no version")
-    return web.json_response(await request.app[CATALOG].describe(name, version, request[CLIENT]))
+    client = request[CLIENT]
+    await request.app[AUDIT].note(client.name, "describe", f"{name} {version}")  # which may install it
+    return web.json_response(await request.app[CATALOG].describe(name, version, client))
 
 
 async def notifications(request: web.Request) -> web.StreamResponse:
@@ -174,7 +188,7 @@ async def health(_: web.Request) -> web.Response:
 async def readiness(request: web.Request) -> web.Response:
     """``GET /readyz``: so does the database, and new requests are taken."""
     request.app[CATALOG].refuse_while_stopping()
-    await request.app[DATABASE].ping()
+    await request.app[READINESS].require()
     return web.json_response({"status": "ok"})
 
 
@@ -182,17 +196,26 @@ async def metrics(request: web.Request) -> web.Response:
     """``GET /metrics``: what `dataset_server.metrics` counts."""
     app = request.app
     folders = {"data": app[SETTINGS].data_dir, "raw": app[SETTINGS].raw_root}
-    app[METRICS].observe(await datasets_by_state(app[DATABASE]), app[SETTINGS].environments, folders)
+    states = await datasets_by_state(app[DATABASE])
+    await asyncio.to_thread(app[METRICS].observe, states, app[SETTINGS].environments, folders)
     return app[METRICS].render()
 
 
 async def dataset_of(request: web.Request) -> Dataset:
     """The dataset of the path; raises `NotFoundError`."""
-    dataset_id = request.match_info["id"]
-    dataset = await request.app[STORE].dataset(dataset_id) if ID_PATTERN.fullmatch(dataset_id) else None
+    dataset_id = id_of(request)
+    dataset = await request.app[STORE].dataset(dataset_id)
     if dataset is None:
-        raise NotFoundError(f"there is no dataset '{dataset_id[:300]}'")
+        raise NotFoundError(f"there is no dataset '{dataset_id}'")
     return dataset
+
+
+def id_of(request: web.Request) -> str:
+    """The id in the path; raises `NotFoundError` for what is none."""
+    dataset_id = request.match_info["id"]
+    if not ID_PATTERN.fullmatch(dataset_id):
+        raise NotFoundError(f"there is no dataset '{dataset_id[:300]}'")
+    return dataset_id
 
 
 def _summary(dataset: Dataset) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from dataset_client.protocol import MAX_REQUEST_BYTES
 
-from .api import AUDIT, BUILDS, CATALOG, DATABASE, DOCUMENT, HUB, SETTINGS, SOCKETS, STORE
-from .auth import Access, require_tokens_beyond_loopback, watch
+from .api import AUDIT, BUILDS, CATALOG, DATABASE, DOCUMENT, HUB, READINESS, SETTINGS, SOCKETS, STORE
+from .auth import Access, opening, require_tokens_beyond_loopback, watch
 from .builds import Builds
 from .cache import Cache
 from .catalog import Catalog
@@ -22,13 +22,15 @@ from .connections import Connections, listen
 from .downloads import CACHE
 from .environments import Environments
 from .hub import Hub
+from .installations import Installations
 from .logs import request_context, tell_request_id
 from .metrics import METRICS, CountingAccessLogger, Metrics
-from .middlewares import SMALL_BODY, faults, in_time, rights, same_origin
+from .middlewares import SMALL_BODY, faults, in_time, note_start, one_answer, rights, same_origin
 from .notifications import Sockets
 from .openapi import document
 from .origins import is_trusted
-from .processes import hide_environment, landlock_abi
+from .processes import can_filter_calls, hide_environment, landlock_abi
+from .readiness import Readiness
 from .routes import ROUTES, needed_role
 from .secure_headers import secure_headers
 from .settings import Settings
@@ -53,17 +55,18 @@ def create_app(settings: Settings) -> web.Application:
             access,
             needed_role,
             requests_per_minute=settings.requests_per_minute,
-            public_origins=settings.public_origins,
             trusted_proxies=settings.trusted_proxies,
         ),
         in_time(settings.request_timeout),
     ]
-    app = web.Application(middlewares=[request_context, faults, *guards], client_max_size=MAX_REQUEST_BYTES)
+    app = web.Application(middlewares=[request_context, faults, one_answer, *guards], client_max_size=MAX_REQUEST_BYTES)
     app.on_response_prepare.append(tell_request_id)
     app.on_response_prepare.append(secure_headers(is_tls=settings.tls_certificate is not None))
+    app.on_response_prepare.append(note_start)
     app[SETTINGS] = settings
     app[METRICS] = Metrics.create()
     app[DATABASE] = database
+    app[READINESS] = Readiness(database.ping)
     app[AUDIT] = Audit(database, settings.audit_days)
     app[SOCKETS] = Sockets(settings.sockets_per_client)
     app[STORE] = Store(app[DATABASE])
@@ -72,32 +75,33 @@ def create_app(settings: Settings) -> web.Application:
     environments = Environments(settings)
     cache = app[CACHE] = Cache(settings, database, app[METRICS])
     builds = BuildStore(database)
-    app[BUILDS] = Builds(settings, app[STORE], builds, app[HUB], environments, cache, app[METRICS])
-    app[CATALOG] = Catalog(settings, app[STORE], builds, app[HUB], environments, cache, app[BUILDS])
+    installations = Installations(environments)
+    app[BUILDS] = Builds(settings, app[STORE], builds, app[HUB], environments, installations, cache, app[METRICS])
+    app[CATALOG] = Catalog(settings, app[STORE], builds, app[HUB], environments, installations, cache, app[BUILDS])
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        with claim(settings.data_dir):
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with contextlib.AsyncExitStack() as closing:  # in reverse order, and all of it, whatever fails
+            closing.enter_context(claim(settings.data_dir))
+            closing.push_async_callback(app[DATABASE].close)
             await app[DATABASE].create()
-            await require_tokens_beyond_loopback(settings.host, access)
+            others = opening(settings.host, settings.public_origins, settings.trusted_proxies)
+            await require_tokens_beyond_loopback(others, access)
+            closing.push_async_callback(app[AUDIT].close)
             app[AUDIT].start()
-            watching = asyncio.create_task(watch(access, lambda: app[SOCKETS].end_revoked(access)))
+            closing.push_async_callback(access.close)
+            watching = watch(access, lambda: app[SOCKETS].end_revoked(access))
+            closing.push_async_callback(_end, asyncio.create_task(watching))
             environments.clean()
-            collecting = asyncio.create_task(_collect_environments(environments))
+            closing.push_async_callback(_end, asyncio.create_task(_collect_environments(environments)))
+            closing.push_async_callback(environments.close)
+            closing.push_async_callback(cache.close)
             await cache.start(app[CATALOG].make_again)
+            closing.push_async_callback(app[BUILDS].close)
             await app[BUILDS].open()
+            closing.push_async_callback(app[CATALOG].close)
             await app[CATALOG].resume()
             yield
-            await app[CATALOG].close()
-            await app[BUILDS].close()
-            await cache.close()
-            await environments.close()
-            for task in (watching, collecting):
-                task.cancel()
-            await asyncio.wait([watching, collecting])
-            await access.close()
-            await app[AUDIT].close()
-            await app[DATABASE].close()
 
     app.cleanup_ctx.append(resources)
     app.add_routes(ROUTES)
@@ -110,7 +114,7 @@ async def serve(settings: Settings) -> None:
     Raises `AlreadyServedError`, or `OSError` where the address cannot be listened on.
     """
     hide_environment()
-    for gap in gaps(settings, landlock_abi()):
+    for gap in gaps(settings, landlock_abi(), filters=can_filter_calls()):
         logger.warning("%s", gap)
     tls = None
     if settings.tls_certificate and settings.tls_key:
@@ -141,6 +145,11 @@ async def serve(settings: Settings) -> None:
         if listening:
             listening.close()
         await runner.cleanup()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _collect_environments(environments: Environments) -> None:

@@ -2,7 +2,8 @@
 
 A token reads ``dsp_<id>_<secret>``: 12 hex digits that name it, and 32 random bytes that prove it. The setting
 ``token`` is one more, of the client "settings", who may do everything. Where there is neither a setting nor, in the
-database, any token – not even a revoked one – everybody who reaches the loopback address may do everything.
+database, any token – not even a revoked one – everybody who reaches the loopback address may do everything, unless
+something tells that it is others who do (`opening`, `origins.comes_from_elsewhere`).
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -40,7 +41,7 @@ _NOBODY = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
 
 
 class OpenToEveryoneError(PermissionError):
-    """The server would listen beyond loopback without asking for a token."""
+    """Others than this machine's users would reach the server, without being asked for a token."""
 
 
 class Role(IntEnum):
@@ -222,11 +223,20 @@ class Access:
         return self._read_at is not None and self._clock() - self._read_at < FRESH_SECONDS
 
 
-async def require_tokens_beyond_loopback(host: str, access: Access) -> None:
-    """Raise `OpenToEveryoneError` where others could reach a server that asks for no token."""
-    if not is_loopback(host) and not await access.is_needed():
+def opening(host: str, public_origins: Collection[str], trusted_proxies: Collection[str]) -> str | None:
+    """By which of its settings others than this machine's users reach a server; None if by none of them."""
+    if not is_loopback(host):
+        return f"listening on {host or 'every address'}"
+    if public_origins:
+        return "with public_origins"
+    return "behind trusted_proxies" if trusted_proxies else None
+
+
+async def require_tokens_beyond_loopback(opening: str | None, access: Access) -> None:
+    """Raise `OpenToEveryoneError` where there is an `opening` for others, and no token is asked for."""
+    if opening and not await access.is_needed():
         raise OpenToEveryoneError(
-            f"listening on {host} needs a token: make one with 'dataset-server token make NAME --role admin', "
+            f"{opening}, the server needs a token: make one with 'dataset-server token make NAME --role admin', "
             "or set DATASET_SERVER_TOKEN (16 characters or more)"
         )
 
@@ -239,5 +249,5 @@ async def watch(access: Access, end_revoked: Callable[[], Awaitable[None]]) -> N
             await access.read()
             await end_revoked()
             await access.note_uses()
-        except SQLAlchemyError:
+        except (SQLAlchemyError, OSError):
             logger.exception("the tokens cannot be read or written; trying again")

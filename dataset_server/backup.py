@@ -5,11 +5,13 @@
     backup.json       {"format": 1, "made_at", "database_revision", "files": {name: {"bytes", "sha256"}}, "left_out"}
     server.db         the database as it was at one moment
     settings.json     the settings in force, secrets masked: to read, not to load
+    environments/...  what versions were found to mean, and what is locked for each (`dataset_server.environments`)
     archives/...      archives, and the lists of their raw files, as they are in the data folder
 
 ``files`` lists all of them but ``backup.json`` itself; times are seconds since the epoch. Raw data is never in a
-backup, nor are environments and unfinished builds: these are made again. A backup appears under its name when it is
-complete; restoring makes a data folder the same way.
+backup, nor are environments and unfinished builds: these are made again, environments from the very packages that are
+locked. A backup appears under its name when it is complete; restoring makes a data folder the same way. In a folder
+that is there already, and empty, what makes it one appears last: ``backup.json``, or the database.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +29,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from .archive_folder import ArchiveFolder
 from .durable import publish_folder
 from .migrations import head, is_known
 from .models import in_words
@@ -36,9 +39,11 @@ DATABASE = "server.db"
 _MANIFEST = "backup.json"
 _SETTINGS = "settings.json"
 _ARCHIVES = "archives"
-_CHUNK = 1 << 20
+_ENVIRONMENTS = "environments"
+#: The files that say what versions mean, and are locked to.
+_KNOWN_VERSIONS = ("version-*.json", "reference-*.json")
 #: What a file of a backup may be called: never a path to elsewhere.
-_Name = Annotated[str, StringConstraints(pattern=r"^(archives/)?[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$")]
+_Name = Annotated[str, StringConstraints(pattern=r"^((archives|environments)/)?[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$")]
 
 
 class BackupError(Exception):
@@ -78,14 +83,15 @@ def back_up(
     database: Path,
     settings: str,
     target: Path,
-    archive_path: Callable[[str, int], Path] | None,
+    environments: Path,
+    archives: ArchiveFolder | None,
 ) -> Made:
-    """Make a backup at ``target``, which must not exist; a server may be using the database and the archives.
+    """Make a backup at ``target``, which must not exist or be empty; a server may be using all that is copied.
 
-    ``archive_path`` says where the archive of a dataset's revision is; None leaves all archives out. One that is
-    evicted meanwhile, or has rotted, is left out too. Raises `BackupError`.
+    Without ``archives`` all of them are left out; one that is evicted meanwhile, or has rotted, is left out too. Raises
+    `BackupError`.
     """
-    with _appearing(target) as folder:
+    with _appearing(target, last=_MANIFEST) as folder:
         try:
             copy_database(database, folder / DATABASE)
             inspection = inspect_database(folder / DATABASE)
@@ -100,10 +106,16 @@ def back_up(
             )
         (folder / _SETTINGS).write_text(settings)
         files = {name: _measure(folder / name) for name in (DATABASE, _SETTINGS)}
+        (folder / _ENVIRONMENTS).mkdir()
+        for path in sorted(path for pattern in _KNOWN_VERSIONS for path in environments.glob(pattern)):
+            name = f"{_ENVIRONMENTS}/{path.name}"
+            with contextlib.suppress(FileNotFoundError):  # somebody wants it found out anew
+                _copy(path, folder / name)
+                files[name] = _measure(folder / name)
         left_out, rotten = [], []
         (folder / _ARCHIVES).mkdir()
         for archive in ready_archives(folder / DATABASE):
-            kept = _keep(archive_path(archive.dataset_id, archive.revision), folder) if archive_path else {}
+            kept = _keep(archives.archive(archive.dataset_id, archive.revision), folder) if archives else {}
             if not kept:
                 left_out.append(archive.dataset_id)
             elif next(iter(kept.values())) == File(bytes=archive.bytes, sha256=archive.sha256):
@@ -126,11 +138,12 @@ def restore(source: Path, data_dir: Path) -> Manifest:
     are made again when somebody asks. Raises `BackupError`.
     """
     manifest = _read_manifest(source)
-    with _appearing(data_dir) as folder:
-        (folder / _ARCHIVES).mkdir()
+    with _appearing(data_dir, last=DATABASE) as folder:
+        for name in (_ARCHIVES, _ENVIRONMENTS):
+            (folder / name).mkdir()
         for name, file in manifest.files.items():
             try:
-                shutil.copyfile(source / name, folder / name)
+                _copy(source / name, folder / name)
             except FileNotFoundError as error:
                 raise BackupError(f"{source / name} is missing: the backup is not complete") from error
             if _measure(folder / name) != file:
@@ -158,16 +171,29 @@ def _read_manifest(source: Path) -> Manifest:
 
 
 @contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``target`` when the context ends well, and is removed otherwise."""
-    if target.exists() and not (target.is_dir() and next(target.iterdir(), None) is None):
-        raise BackupError(f"{target} is not empty; name a folder that does not exist yet")
-    partial = target.absolute().with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+def _appearing(target: Path, last: str) -> Iterator[Path]:
+    """A folder to fill, which becomes ``target`` when the context ends well, and is removed otherwise.
+
+    Where ``target`` is there already, it may be all that this user can write to, or a disk of its own: then what was
+    made is moved into it, the file ``last`` at the end.
+    """
+    target, partial_name = target.absolute(), f".{target.name}.{uuid.uuid4().hex}.partial"
     try:
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        is_there = target.is_dir()
+        if target.exists() and not (is_there and next(target.iterdir(), None) is None):
+            raise BackupError(f"{target} is not empty; name a folder that does not exist yet")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target / partial_name if is_there else target.with_name(partial_name)
         partial.mkdir(mode=0o700)  # the database holds what tokens are known by, and who asked for what
+    except OSError as error:
+        raise BackupError(f"{target} cannot be written: {error}") from error
+    try:
         yield partial
-        publish_folder(partial, target.absolute())
+        if is_there:
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
+                publish_folder(path, target / path.name)
+        else:
+            publish_folder(partial, target)
     except OSError as error:
         raise BackupError(f"{target} cannot be written: {error}") from error
     finally:
@@ -194,10 +220,17 @@ def _link_or_copy(source: Path, target: Path) -> bool:
         return False
     except OSError:  # another disk, or one without hard links
         try:
-            shutil.copyfile(source, target)
+            _copy(source, target)
         except FileNotFoundError:
             return False
     return True
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file and its times: what a version was found to mean was so at that time."""
+    times = source.stat()
+    shutil.copyfile(source, target)
+    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _measure(path: Path) -> File:

@@ -10,18 +10,22 @@ import errno
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from .background import in_background, in_thread_to_the_end, outlast
 from .cache import Cache
+from .durable import remove_tree
 from .environments import Environments
-from .errors import HandlerFaultError, ServerFault, UnknownVersionError
+from .errors import EnvironmentFailedError, HandlerFaultError, ServerFault, UnknownVersionError
 from .hub import Hub
+from .installations import Installations
 from .logs import log_context
-from .making import Maker, discard, in_thread_to_the_end
+from .making import Maker, discard, put_aside
 from .metrics import Metrics
 from .ownership import Abandoned, new_owner
 from .queue import FairQueue, Limits, Ticket
@@ -35,14 +39,21 @@ logger = logging.getLogger(__name__)
 
 #: What a build left that was cancelled or failed is kept so long, for somebody to go on with it.
 _KEEP_SECONDS = 7 * 24 * 3600.0
+_TIDY_SECONDS = 3600.0
+#: Servers in a row that may go down while they make a dataset, with no new shard, before it is given up.
+_MOST_CRASHES = 5
 
 
 @dataclass(eq=False)
 class Running:
-    """A build of ours, from its claim to its end; ``ticket`` is its place in the queue while it has one."""
+    """A build of ours, from its claim to its end; ``ticket`` is its place in the queue while it has one.
+
+    ``for_its_own_sake`` is one that goes on though nobody waits for it.
+    """
 
     lease: Lease
     ticket: Ticket | None
+    for_its_own_sake: bool
     task: asyncio.Task[None] = field(init=False)
 
 
@@ -56,6 +67,7 @@ class Builds:
         builds: BuildStore,
         hub: Hub,
         environments: Environments,
+        installations: Installations,
         cache: Cache,
         metrics: Metrics,
     ) -> None:
@@ -65,11 +77,13 @@ class Builds:
         self._hub = hub
         self._cache = cache
         self._metrics = metrics
-        self._maker = Maker(settings, builds, hub, environments, cache)
+        self._maker = Maker(settings, builds, hub, environments, installations, cache)
         self._queue = FairQueue(Limits(settings.concurrent_builds, per_client=settings.builds_per_client))
         self._owner = new_owner()
         self._abandoned = Abandoned(self._owner, settings.lease_seconds)
         self._running: dict[str, Running] = {}
+        self._claiming: set[str] = set()  # from before the claim until `start`
+        self._closed = False
         self._renewed = time.monotonic()
         self._background: list[asyncio.Task[None]] = []
         self.work_root = settings.data_dir / "work"
@@ -103,21 +117,26 @@ class Builds:
         self.work_root.mkdir(parents=True, exist_ok=True)
         await self._remove_orphans()
         await self._adopt()
-        self._background = [asyncio.create_task(self._keep_leases(), name="leases")]
+        self._background = [
+            asyncio.create_task(self._keep_leases(), name="leases"),
+            asyncio.create_task(self._tidy(), name="build folders"),
+        ]
         if self._settings.cancel_unwatched_seconds is not None:
             watching = self._cancel_unwatched(self._settings.cancel_unwatched_seconds)
             self._background.append(asyncio.create_task(watching, name="unwatched builds"))
 
     async def drain(self, seconds: float) -> None:
-        """Start no build any more, and give those that run ``seconds`` to end."""
+        """Start no build any more, and give those that run ``seconds`` to end, well or not."""
         self._queue.stop()
-        at_work = [running.task for running in self._running.values() if running.ticket and self._has_turn(running)]
-        if at_work and seconds > 0:
-            logger.info("waiting up to %g s for %d builds", seconds, len(at_work))
-            await asyncio.wait(at_work, timeout=seconds)
+        if self._queue.running and seconds > 0:
+            logger.info("waiting up to %g s for %d builds", seconds, self._queue.running)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._queue.idle()
 
     async def close(self) -> None:
         """Stop all builds where they are; their states and folders stay, so that the next server goes on."""
+        self._closed = True
         tasks = [*self._background, *(running.task for running in self._running.values())]
         for task in tasks:
             task.cancel()
@@ -125,24 +144,36 @@ class Builds:
         with contextlib.suppress(SQLAlchemyError):  # the next server finds out by itself
             await self._store.give_back(self._owner)
 
-    def _has_turn(self, running: Running) -> bool:
-        return running.ticket is not None and running.ticket.called.is_set()
-
     # -- claims
 
     async def claim(self, wanted: Wanted, seen: Dataset | None) -> Dataset | None:
-        """Claim a new attempt of a dataset for this server; None if it is not any more as it was ``seen``."""
-        return await self._store.start(wanted, seen, self._owner, self._until())
+        """Claim a new attempt of a dataset for this server; None if it is not any more as it was ``seen``.
 
-    def start(self, dataset: Dataset, resolved: Resolved) -> None:
-        """Begin the build that was claimed, after the end of an earlier one; one that runs goes on."""
+        Who claims one calls `start` at once.
+        """
+        self._claiming.add(wanted.dataset_id)
+        claimed = None
+        try:
+            claimed = await self._store.start(wanted, seen, self._owner, self._until())
+        finally:
+            if claimed is None:
+                self._claiming.discard(wanted.dataset_id)
+        return claimed
+
+    def start(self, dataset: Dataset, resolved: Resolved, *, for_its_own_sake: bool = False) -> None:
+        """Begin the build that was claimed, after the end of an earlier one; one that runs goes on.
+
+        One ``for_its_own_sake`` is not cancelled because nobody waits for it. A server that stops leaves it to the
+        next.
+        """
+        self._claiming.discard(dataset.dataset_id)
         earlier = self._running.get(dataset.dataset_id)
         lease = Lease(dataset.dataset_id, dataset.fence)
-        if earlier and earlier.lease == lease:
+        if self._closed or (earlier and earlier.lease == lease):
             return
         pause = _left(dataset.not_before)
         ticket = None if pause else self._queue.join(client=dataset.client, priority=dataset.priority)
-        running = self._running[dataset.dataset_id] = Running(lease, ticket)
+        running = self._running[dataset.dataset_id] = Running(lease, ticket, for_its_own_sake)
         building = self._run(running, dataset, resolved, pause, earlier.task if earlier else None)
         running.task = asyncio.create_task(building, name=f"build {dataset.dataset_id}")
         running.task.add_done_callback(lambda _: self._forget(running))
@@ -165,9 +196,20 @@ class Builds:
         self._metrics.build_ended("cancelled", 0.0)
         running = self._running.get(dataset.dataset_id)
         if running:
-            running.task.cancel()
+            _stop([running])
             await asyncio.wait((running.task,))
         return True
+
+    async def discard(self, dataset_id: str) -> None:
+        """Remove what is left of the build of a dataset that is not made, and was perhaps deleted."""
+        if trash := self._put_aside(dataset_id):
+            await in_background(remove_tree, trash)
+
+    def _put_aside(self, dataset_id: str) -> Path | None:
+        """Take a build's folder out of the way of all builds to come; not that of one that runs, or is to."""
+        if dataset_id in self._running or dataset_id in self._claiming:
+            return None
+        return put_aside(self.work_folder(dataset_id))
 
     # -- a build
 
@@ -181,52 +223,83 @@ class Builds:
     ) -> None:
         with log_context(build=dataset.dataset_id):
             if earlier:
-                await asyncio.wait((earlier,))
+                await outlast(earlier)  # it is in the folder until then
             try:
                 await self._try_until_it_ends(running, dataset, resolved, pause)
             except LeaseLostError:
                 logger.warning("build of %s stops: it is not this server's any more", dataset.dataset_id)
+                # Whoever ended it, or goes on with it, cannot wake those who listen here.
+                with contextlib.suppress(SQLAlchemyError, OSError):
+                    self._hub.wake(await self._store.all_topics_of(dataset.dataset_id))
+            except (SQLAlchemyError, OSError):  # that it is still to be made, is seen by `_adopt`
+                logger.exception("build of %s stops: its end cannot be told", dataset.dataset_id)
 
     async def _try_until_it_ends(self, running: Running, dataset: Dataset, resolved: Resolved, pause: float) -> None:
-        work = self.work_folder(dataset.dataset_id)
-        tries, limit, first = dataset.tries, self._settings.retry_limit, self._settings.retry_seconds
-        while True:
+        tries: int | None = dataset.tries
+        while tries is not None:
             await asyncio.sleep(pause)
             if running.ticket is None:
                 running.ticket = self._queue.join(client=dataset.client, priority=dataset.priority)
-            started = time.monotonic()
             try:
                 async with self._queue.turn(running.ticket):
-                    await self._make(dataset, running.lease, resolved, work)
-                break
-            except LeaseLostError:
-                raise
-            except Exception as error:  # the boundary: a build ends in an event, whatever happens
-                fault = _as_fault(error, dataset.dataset_id)
+                    tries, pause = await self._try(running.lease, dataset, resolved, tries)
             finally:
                 running.ticket = None
                 self._maker.progress.pop(dataset.dataset_id, None)
-            wait = retry_after(fault.code, getattr(fault, "retryable", False), tries, limit=limit, first=first)
-            if wait is None:
-                await self._fail(running.lease, fault, time.monotonic() - started)
-                if fault.code not in RESUMABLE:
-                    await in_thread_to_the_end(discard, work)
-                return
-            if fault.code not in RESUMABLE:
-                await in_thread_to_the_end(discard, work)
-            tries, pause = tries + 1, wait
-            await self._postpone(running.lease, fault, tries, wait)
-        await in_thread_to_the_end(discard, work)
+
+    async def _try(self, lease: Lease, dataset: Dataset, resolved: Resolved, tries: int) -> tuple[int | None, float]:
+        """One try, to its end and told: how many tries there were before the next one, None if there is none; and
+        the seconds until then.
+        """
+        work, started = self.work_folder(dataset.dataset_id), time.monotonic()
+        try:
+            await self._make(dataset, lease, resolved, work)
+        except LeaseLostError:
+            raise
+        except Exception as error:  # the boundary: a build ends in an event, whatever happens
+            fault = _as_fault(error, dataset.dataset_id)
+        else:
+            await in_thread_to_the_end(discard, work)
+            return None, 0.0
+        limit, first = self._settings.retry_limit, self._settings.retry_seconds
+        wait = retry_after(fault.code, getattr(fault, "retryable", False), tries, limit=limit, first=first)
+        # What filled the disk would keep it full, and nobody else could build.
+        if fault.code not in RESUMABLE or (wait is None and fault.code == "disk_full"):
+            await in_thread_to_the_end(discard, work)
+        if wait is None:
+            await self._fail(lease, fault, time.monotonic() - started)
+            return None, 0.0
+        await self._postpone(lease, fault, tries + 1, wait)
+        return tries + 1, wait
 
     async def _make(self, dataset: Dataset, lease: Lease, resolved: Resolved, work: Path) -> None:
         logger.info("build of %s starts", dataset.dataset_id)
         try:
             made = await self._maker.make(dataset, lease, resolved, work)
-        finally:
-            await self._cache.release(dataset.dataset_id)
-        self._hub.wake(await insist(lambda: self._store.publish(lease, made)))
+        except BaseException:
+            await self._give_up(dataset, lease)
+            raise
+        try:
+            self._hub.wake(await insist(lambda: self._store.publish(lease, made)))
+        except Exception:  # who is cancelled in here cannot tell whether the archive is published by now
+            await self._give_up(dataset, lease)
+            raise
         self._metrics.build_ended("ready", made.build_seconds)
         logger.info("build of %s is ready: %d bytes, sha256 %s", dataset.dataset_id, made.size, made.sha256)
+
+    async def _give_up(self, dataset: Dataset, lease: Lease) -> None:
+        """Give back the room of a try that did not end well, and remove an archive that no row of the database names.
+
+        What cannot be looked at now, the cache finds when it tidies up.
+        """
+        try:
+            now = await self._datasets.dataset(dataset.dataset_id)
+            if now is None or now.revision == dataset.revision:
+                await in_thread_to_the_end(self._cache.remove_unpublished, dataset)
+            if now and now.fence == lease.fence:
+                await self._cache.release(dataset.dataset_id)
+        except (SQLAlchemyError, OSError):
+            logger.exception("the room set aside for %s cannot be given back yet", dataset.dataset_id)
 
     async def _fail(self, lease: Lease, fault: ServerFault, seconds: float) -> None:
         logger.warning("build of %s failed: %s: %s", lease.dataset_id, fault.code, fault)
@@ -253,15 +326,14 @@ class Builds:
                 held = await self._store.renew(self._owner, self._until())
                 self._renewed = began
                 lost = [running for running in ours if running.lease not in held]
-            except SQLAlchemyError:
+            except (SQLAlchemyError, OSError):
                 logger.exception("the leases cannot be renewed")
                 # Not renewed in time, they may be somebody else's by now.
                 lost = ours if time.monotonic() - self._renewed > self._settings.lease_seconds else []
-            for running in lost:
-                running.task.cancel()
+            _stop(lost)
             try:
                 await self._adopt()
-            except SQLAlchemyError:
+            except (SQLAlchemyError, OSError):
                 logger.exception("abandoned builds cannot be looked for")
 
     async def _adopt(self) -> None:
@@ -269,30 +341,54 @@ class Builds:
         active = await self._store.active()
         self._abandoned.keep({dataset.dataset_id for dataset in active})
         for seen in active:
-            if seen.dataset_id in self._running or not self._abandoned.may_claim(seen):
+            ours = seen.dataset_id in self._running or seen.dataset_id in self._claiming
+            if ours or not self._abandoned.may_claim(seen):
                 continue
-            dataset = await self._store.claim(seen, self._owner, self._until())
-            if dataset is None:
-                continue
-            source = self._settings.sources.get(dataset.dataset_name)
-            resolved = None
-            if source:
-                version = dataset.resolved_version
-                resolved = await asyncio.to_thread(resolve_again, dataset.dataset_name, source, version)
-            if resolved:
-                logger.info("build of %s is taken up", dataset.dataset_id)
-                self.start(dataset, resolved)
-            else:
-                fault = UnknownVersionError("the server was given another version of this handler meanwhile; ask again")
-                with contextlib.suppress(LeaseLostError):
-                    await self._fail(Lease(dataset.dataset_id, dataset.fence), fault, 0.0)
+            try:
+                await self._take_up(seen)
+            except EnvironmentFailedError as fault:
+                logger.warning("build of %s cannot be taken up yet: %s", seen.dataset_id, fault)
+
+    async def _take_up(self, seen: Dataset) -> None:
+        """Claim an abandoned build, and go on with it; raises `EnvironmentFailedError` if that cannot be known now."""
+        source = self._settings.sources.get(seen.dataset_name)
+        resolved = None
+        if source:
+            resolved = await asyncio.to_thread(resolve_again, seen.dataset_name, source, seen.resolved_version)
+        if seen.dataset_id in self._running or seen.dataset_id in self._claiming:
+            return
+        dataset = await self._store.claim(seen, self._owner, self._until())
+        if dataset is None:
+            return
+        if resolved and dataset.crashes < _MOST_CRASHES:
+            logger.info("build of %s is taken up", dataset.dataset_id)
+            self.start(dataset, resolved)
+            return
+        fault: ServerFault
+        if resolved:
+            fault = ServerFault(f"{dataset.crashes} servers in a row went down while they made it; their logs say more")
+        else:
+            fault = UnknownVersionError("the server was given another version of this handler meanwhile; ask again")
+        with contextlib.suppress(LeaseLostError):
+            await self._fail(Lease(dataset.dataset_id, dataset.fence), fault, 0.0)
+
+    # -- what builds leave
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            try:
+                await self._remove_orphans()
+            except (SQLAlchemyError, OSError):
+                logger.exception("the folders of builds cannot be tidied")
 
     async def _remove_orphans(self) -> None:
         """Remove build folders that nobody will go on with: published, failed for good or long ago, or never ours."""
-        for folder in self.work_root.iterdir():
-            dataset = await self._datasets.dataset(f"{folder.name}.zip")
-            if dataset is None or not _may_go_on(dataset):
-                await in_thread_to_the_end(discard, folder)
+        for folder in list(self.work_root.iterdir()):
+            dataset_id = f"{folder.name}.zip"
+            dataset = await self._datasets.dataset(dataset_id)
+            if (dataset is None or not _may_go_on(dataset)) and (trash := self._put_aside(dataset_id)):
+                await in_background(remove_tree, trash)
 
     # -- builds that nobody waits for
 
@@ -302,18 +398,26 @@ class Builds:
         while True:
             await asyncio.sleep(seconds / 4)
             now = time.monotonic()
-            watched = {name: watched.get(name, now) for name in self._running}
+            waited_for = [name for name, running in self._running.items() if not running.for_its_own_sake]
+            watched = {name: watched.get(name, now) for name in waited_for}
             try:
                 for dataset_id in watched:
-                    topic_ids = [topic_id for topic_id, _ in await self._store.topics_of(dataset_id)]
+                    topic_ids = await self._store.topics_of(dataset_id)
                     watched[dataset_id] = max(watched[dataset_id], self._hub.last_watched([dataset_id, *topic_ids]))
                     if time.monotonic() - watched[dataset_id] <= seconds:
                         continue
                     dataset = await self._datasets.dataset(dataset_id)
                     if dataset and dataset.is_active:
                         await self.cancel(dataset, "", f"nobody waited for it any more, for {seconds:g} s")
-            except SQLAlchemyError:
+            except (SQLAlchemyError, OSError):
                 logger.exception("whether anybody waits for builds cannot be found out")
+
+
+def _stop(builds: Iterable[Running]) -> None:
+    """Cancel builds; one that is ending already is left to it."""
+    for running in builds:
+        if not running.task.cancelling():
+            running.task.cancel()
 
 
 def _left(not_before: float | None) -> float:

@@ -12,30 +12,34 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from .archive_folder import ArchiveFolder
+from .background import StoppedError, in_background
 from .errors import DiskFullError, InUseError
 from .eviction import Candidate, choose, reasons_to_stay
 from .freshness import Freshness
 from .metrics import Metrics
-from .room import Space, bytes_to_keep_free, expected_bytes, in_words, to_reserve
+from .room import FLOOR, Space, bytes_to_keep_free, expected_bytes, in_words, to_reserve
 from .scrub import Finding, read_again
 from .settings import Settings
-from .staleness import StoppedError
 from .store import Database
-from .store.cache import CacheStore, Revision, Use
+from .store.cache import CacheStore, Offer, Use
 from .store.schema import Dataset
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 5.0
-_TIDY_SECONDS = 60.0
+_SUPERSEDED_SECONDS = 60.0
+_TIDY_SECONDS = 3600.0
+_SCRUB_SECONDS = 60.0
 _DAY = 24 * 3600.0
+#: Times that archives are chosen to make room: some may be asked for by the time they are to go.
+_CHOICES = 3
 #: A rotten archive whose dataset was used within this time is made again at once.
 _RECENT = 30 * _DAY
 
@@ -57,7 +61,10 @@ class Cache:
         self._going: dict[Key, asyncio.Event] = {}
         self._uses: dict[Key, Use] = {}
         self._leased: dict[Key, float] = {}  # last use that the database knows
+        self._flushing = asyncio.Lock()
         self._reserving = asyncio.Lock()
+        self._giving_up: set[asyncio.Task[None]] = set()
+        self._rotten_bytes = 0  # put aside; counted anew by each tidying
         self._stop = threading.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._remake: Remake | None = None
@@ -65,6 +72,10 @@ class Cache:
     def archive_path(self, dataset_id: str, revision: int) -> Path:
         """Where an archive is, or will be."""
         return self._folder.archive(dataset_id, revision)
+
+    def remove_unpublished(self, dataset: Dataset) -> None:
+        """Remove the archive that was to come after that of ``dataset``, and will not be published."""
+        self._folder.remove(dataset.dataset_id, dataset.revision + 1)
 
     # -- the life of the server
 
@@ -74,7 +85,7 @@ class Cache:
         ``remake`` makes a dataset again whose archive has rotted.
         """
         self._remake = remake
-        await asyncio.to_thread(self._folder.tidy, await self._store.expected())
+        self._rotten_bytes = await asyncio.to_thread(self._folder.tidy, await self._store.expected())
         self._tasks = [asyncio.create_task(self._look_after(), name="cache")]
         if self._settings.scrub_days:
             self._tasks.append(asyncio.create_task(self._scrub_by_turns(), name="scrub"))
@@ -84,27 +95,32 @@ class Cache:
         self._stop.set()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, self._freshness.close(), return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._giving_up, self._freshness.close(), return_exceptions=True)
         with contextlib.suppress(SQLAlchemyError):
             await self.flush()
 
     async def _look_after(self) -> None:
-        tidied = time.monotonic()
+        looked = tidied = time.monotonic()
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
+            now = time.monotonic()
             try:
                 for key in list(self._open):
                     await self._renew(key)
                 await self.flush()
-                if time.monotonic() - tidied > _TIDY_SECONDS:
-                    tidied = time.monotonic()
+                if now - looked > _SUPERSEDED_SECONDS:
+                    looked = now
                     await self.remove_superseded()
+                if now - tidied > _TIDY_SECONDS:
+                    tidied = now
+                    await self.tidy()
             except (SQLAlchemyError, OSError):
                 logger.exception("the cache cannot be looked after; trying again")
 
-    async def revision(self, dataset_id: str, revision: int) -> Revision | None:
-        """An archive that a newer one has taken, or takes, the place of, while it is kept."""
-        return await self._store.revision(dataset_id, revision)
+    async def tidy(self) -> None:
+        """Remove files that lie about since yesterday: left by removals that were cut off, or rotten for too long."""
+        expected = await self._store.expected()
+        self._rotten_bytes = await asyncio.to_thread(self._folder.tidy, expected, older_than=_DAY)
 
     # -- use
 
@@ -149,6 +165,24 @@ class Cache:
                 del self._open[key]
             self._note(key, 0)
 
+    @contextlib.asynccontextmanager
+    async def offered(
+        self, dataset_id: str, revision: int | None = None, file: str | None = None
+    ) -> AsyncIterator[Offer | None]:
+        """What there is of a dataset (`CacheStore.offer`), kept as by `using` while the context lasts.
+
+        Of what is not there nothing is kept, and nothing noted.
+        """
+        found = await self._store.offer(dataset_id, revision, file)
+        while found is not None and (found.sha256 is not None or found.shard is not None):
+            async with self.using(dataset_id, found.revision):
+                now = await self._store.offer(dataset_id, revision, file)
+                if now is not None and now.revision == found.revision:
+                    yield now
+                    return
+            found = now  # another revision was published meanwhile: it is that which is to be kept
+        yield found
+
     async def _renew(self, key: Key) -> None:
         """Have a reader in the database, if what is there is no longer as good as new."""
         now = time.time()
@@ -157,32 +191,34 @@ class Cache:
             self._leased[key] = now
 
     async def flush(self) -> None:
-        """Have all uses in the database."""
-        uses, self._uses = self._uses, {}
-        now = time.time()
-        self._leased = {key: at for key, at in self._leased.items() if now - at < self._lease}
-        if not uses:
-            return
-        try:
-            await self._store.note_uses(uses)
-        except BaseException:
-            for (dataset_id, revision), use in uses.items():
-                later = self._uses.get((dataset_id, revision), Use(0, use.last))
-                self._uses[dataset_id, revision] = Use(use.times + later.times, later.last)
-            raise
+        """Have all uses until now in the database, those too that are on their way there."""
+        async with self._flushing:
+            uses, self._uses = self._uses, {}
+            now = time.time()
+            self._leased = {key: at for key, at in self._leased.items() if now - at < self._lease}
+            if not uses:
+                return
+            try:
+                await self._store.note_uses(uses)
+            except BaseException:
+                for (dataset_id, revision), use in uses.items():
+                    later = self._uses.get((dataset_id, revision), Use(0, use.last))
+                    self._uses[dataset_id, revision] = Use(use.times + later.times, later.last)
+                raise
 
     # -- room
 
     async def reserve(self, dataset: Dataset, estimate: int = 0, *, examples: int | None = None) -> None:
         """Set room aside for a build whose archive will have ``estimate`` bytes, in place of what was set aside before.
 
-        Without an estimate it is what its archive had before, or what that of so many ``examples``, or of any dataset
-        of the name, had on average. Evicts what it must; raises `DiskFullError`.
+        Without an estimate it is what its archive had before; else `FLOOR` until it is planned, then what that of so
+        many ``examples`` had on average, or where the plan does not say how many (0), that of any dataset of the name.
+        Evicts what it must; raises `DiskFullError`.
         """
-        if not estimate:
-            experience = await self._store.experience(dataset.dataset_name)
-            estimate = dataset.archive_bytes or expected_bytes(experience, examples)
-        wanted = to_reserve(estimate)
+        estimate = estimate or dataset.archive_bytes or 0
+        if not estimate and examples is not None:
+            estimate = expected_bytes(await self._store.experience(dataset.dataset_name), examples or None)
+        wanted = to_reserve(estimate or FLOOR)
         async with self._reserving:
             await self._make_room(dataset.dataset_id, wanted)
             await self._store.reserve(dataset.dataset_id, wanted)
@@ -192,52 +228,72 @@ class Cache:
         await self._store.reserve(dataset_id, None)
 
     async def _make_room(self, dataset_id: str, wanted: int) -> None:
-        for _ in range(3):  # what was chosen may be read by the time it is to go
-            promised = await self._store.promised()
-            _, written = promised.pop(dataset_id, (0, 0))
-            space = await self._space(sum(max(0, reserved - there) for reserved, there in promised.values()))
-            lacking = space.lacking(max(0, wanted - written))
-            if lacking <= 0:
-                return
+        choices = 0
+        while (lacking := (await self._space(dataset_id)).lacking(wanted)) > 0:
+            if self._rotten_bytes:  # nobody asks for them
+                self._rotten_bytes = 0
+                await asyncio.to_thread(self._folder.remove_rotten)
+                continue
             candidates, now = await self._candidates(), time.time()
-            chosen = choose(candidates, lacking, now, self._lease)
-            if not chosen:
-                break
+            chosen = await asyncio.to_thread(choose, candidates, lacking, now, self._lease)
+            choices += 1
+            if not chosen or choices > _CHOICES:
+                raise DiskFullError(
+                    f"{dataset_id} needs {in_words(wanted)} while it is made, {in_words(lacking)} more than there is: "
+                    f"{(await self._space(dataset_id)).in_words()}; {reasons_to_stay(candidates, now, self._lease)}; "
+                    "unpin or delete some, or ask for less at a time"
+                )
             for candidate in chosen:
-                await self._evict(candidate)
-        raise DiskFullError(
-            f"{dataset_id} needs {in_words(wanted)} while it is made, {in_words(lacking)} more than there is: "
-            f"{space.in_words()}; {reasons_to_stay(candidates, now, self._lease)}; unpin or delete some, or ask for "
-            "less at a time"
-        )
+                await self._evict((candidate.dataset_id, candidate.revision), candidate.bytes)
 
-    async def _space(self, promised: int) -> Space:
+    async def _space(self, dataset_id: str) -> Space:
+        """The room there is for a build."""
+        others = await self._store.promised()
+        _, written = others.pop(dataset_id, (0, 0))
         disk = await asyncio.to_thread(shutil.disk_usage, self._settings.data_dir)
-        keep = bytes_to_keep_free(self._settings.disk_reserve, disk.total)
-        used = await self._store.used_bytes() if self._settings.quota is not None else 0
-        return Space(disk.free, keep, promised, used, self._settings.quota)
+        used = await self._store.used_bytes() + self._rotten_bytes if self._settings.quota is not None else 0
+        return Space(
+            free=disk.free,
+            keep_free=bytes_to_keep_free(self._settings.disk_reserve, disk.total),
+            promised=sum(max(0, reserved - there) for reserved, there in others.values()),
+            written=written,
+            used=used + sum(max(reserved, there) for reserved, there in others.values()),
+            quota=self._settings.quota,
+        )
 
     async def _candidates(self) -> list[Candidate]:
         """All archives, with what only this process knows of their use."""
         await self.flush()
-        found = await self._store.candidates()
-        return [replace(item, held=self._is_held((item.dataset_id, item.revision))) for item in found]
+        found, held = await self._store.candidates(), {*self._open, *self._uses}
+        return await asyncio.to_thread(_with_readers, found, held)
 
     def _is_held(self, key: Key) -> bool:
         return key in self._open or key in self._uses or (key[0], 0) in self._uses
 
-    async def _evict(self, candidate: Candidate) -> None:
-        """Give up an archive and remove its files, unless somebody has come for it meanwhile."""
-        key = (candidate.dataset_id, candidate.revision)
+    async def _evict(self, key: Key, size: int | None = None) -> None:
+        """Give up an archive and remove its files, unless somebody has come for it; ``size`` where it makes room.
+
+        Goes on when who waits for it is cancelled: a file that the database has given up is to go.
+        """
+        task = asyncio.create_task(self._give_up(key, size), name=f"evict {key[0]}")
+        self._giving_up.add(task)
+        task.add_done_callback(self._giving_up.discard)
+        await asyncio.shield(task)
+
+    async def _give_up(self, key: Key, size: int | None) -> None:
         if self._is_held(key) or key in self._going:
             return
-        going = self._going[key] = asyncio.Event()
+        going = self._going[key] = asyncio.Event()  # from now on nobody is told that it is there
         try:
+            await self.flush()
             reason = {"code": "evicted", "message": "its archive made room for others; ask for it again"}
-            if await self._store.evict(*key, reason):
+            if key not in self._open and await self._store.evict(key, reason, before=time.time() - self._lease):
                 await asyncio.to_thread(self._folder.remove, *key)
-                self._metrics.evicted(candidate.bytes)
-                logger.info("evicted %s, revision %d: %s", *key, in_words(candidate.bytes))
+                if size is None:
+                    logger.info("removed %s, revision %d, which a newer one has replaced", *key)
+                else:
+                    self._metrics.evicted(size)
+                    logger.info("evicted %s, revision %d: %s", *key, in_words(size))
         finally:
             del self._going[key]
             going.set()
@@ -245,23 +301,26 @@ class Cache:
     async def remove_superseded(self) -> None:
         """Remove superseded archives that nobody has read for the reader's lease."""
         await self.flush()
-        for dataset_id, revision in await self._store.superseded(time.time() - self._lease):
-            await self._evict(Candidate(dataset_id, revision, 0, 0.0, 0, 0.0))
+        for key in await self._store.superseded(time.time() - self._lease):
+            await self._evict(key)
 
     async def delete(self, dataset_id: str, *, force: bool) -> None:
         """Remove a dataset: its archives, and what the database knows of it.
 
         Raises `InUseError` while it is made, and without ``force`` while it is read or pinned.
         """
-        ((_, revisions),) = (await self._store.expected(dataset_id)).items()
-        keys = [(dataset_id, revision) for revision in revisions]
+        keys = [(dataset_id, revision) for revision in (await self._store.expected(dataset_id)).get(dataset_id, ())]
         if not force and any(key in self._open for key in keys):
             raise InUseError(f"{dataset_id} is being downloaded; try later, or with ?force=true")
-        if not await self._store.delete(dataset_id, pinned=force):
+        # Files go while the database still knows whose they are, so that none is left behind, whatever happens.
+        reason = {"code": "evicted", "message": "it was deleted; ask for it again"}
+        if await self._store.give_up(dataset_id, reason, pinned=force):
+            for key in keys:
+                await asyncio.to_thread(self._folder.remove, *key)
+            await self._store.forget(dataset_id)
+            logger.info("deleted %s", dataset_id)
+        elif await self._store.expected(dataset_id):  # not deleted by another at the same time
             raise InUseError(f"{dataset_id} is being made, or pinned; cancel or unpin it first")
-        for key in keys:
-            await asyncio.to_thread(self._folder.remove, *key)
-        logger.info("deleted %s", dataset_id)
 
     async def set_pinned(self, dataset_id: str, *, pinned: bool) -> None:
         """Keep a dataset's archive from eviction, or no longer."""
@@ -281,15 +340,20 @@ class Cache:
 
     async def _scrub_by_turns(self) -> None:
         """Read each archive again once in ``scrub_days``, the one that waits longest first."""
+        unreadable: set[str] = set()  # now; others are not to wait for them
         while True:
+            due = None
             try:
-                due = await self._store.due_for_scrub(time.time() - self._settings.scrub_days * _DAY)
+                due = await self._store.due_for_scrub(time.time() - self._settings.scrub_days * _DAY, unreadable)
                 if due:
                     await self.scrub(due)
                     continue
+                unreadable.clear()
             except (SQLAlchemyError, OSError):
-                logger.exception("scrubbing failed; trying again")
-            await asyncio.sleep(_TIDY_SECONDS)
+                logger.exception("scrubbing %s failed; trying again", due and due.dataset_id)
+                if due:
+                    unreadable.add(due.dataset_id)
+            await asyncio.sleep(_SCRUB_SECONDS)
 
     async def scrub_all(
         self, on_bytes: Callable[[int], None] = lambda _: None
@@ -298,15 +362,22 @@ class Cache:
         dataset_id = ""
         while dataset := await self._store.next_ready(dataset_id):
             dataset_id = dataset.dataset_id
-            yield dataset, await self.scrub(dataset, on_bytes)
+            try:
+                finding = await self.scrub(dataset, on_bytes)
+            except OSError as error:
+                finding = Finding("archive_unreadable", f"its archive cannot be read now: {error.strerror}; it stays")
+            yield dataset, finding
 
     async def scrub(self, dataset: Dataset, on_bytes: Callable[[int], None] = lambda _: None) -> Finding | None:
-        """Read an archive again; one that has rotted is put aside, and made again if it is pinned or in use."""
+        """Read an archive again; one that has rotted is put aside, and made again if it is pinned or in use.
+
+        None if it is sound, or is not the dataset's any more. Raises `OSError` where it cannot be read now.
+        """
         key = (dataset.dataset_id, dataset.revision)
         shards = await self._store.shards_of(dataset.dataset_id)
         self._open[key] += 1
         try:
-            finding = await asyncio.to_thread(
+            finding = await in_background(
                 read_again,
                 self.archive_path(*key),
                 dataset.archive_bytes or 0,
@@ -323,15 +394,24 @@ class Cache:
             if not self._open[key]:
                 del self._open[key]
         if finding is None:
-            await self._store.sound(*key, time.time())
-        elif await self._store.evict(*key, finding.to_json(), pinned=True):
+            await self._store.sound(dataset, time.time())
+        elif await self._store.evict(key, finding.to_json(), before=0.0, made=dataset.finished_at or 0.0):
             await self._put_aside(dataset, finding)
-        return finding
+            return finding
+        return None
 
     async def _put_aside(self, dataset: Dataset, finding: Finding) -> None:
         logger.error("%s: %s", finding.code, finding.message)
         self._metrics.scrub_found()
-        await asyncio.to_thread(self._folder.put_aside, dataset.dataset_id, dataset.revision)
+        self._rotten_bytes += await asyncio.to_thread(self._folder.put_aside, dataset.dataset_id, dataset.revision)
         used = max(dataset.last_used_at or 0.0, dataset.finished_at or 0.0)
         if self._remake and (dataset.pinned or time.time() - used < _RECENT):
             await self._remake(dataset)
+
+
+def _with_readers(candidates: list[Candidate], held: Collection[Key]) -> list[Candidate]:
+    """The candidates, those that are ``held``, by revision or as a dataset's current one, marked."""
+    return [
+        replace(item, held=True) if (item.dataset_id, item.revision) in held or (item.dataset_id, 0) in held else item
+        for item in candidates
+    ]

@@ -30,6 +30,7 @@ from .errors import (
     WrongStateError,
 )
 from .hub import Hub
+from .installations import Installations
 from .logs import add_to_context
 from .models import RequestedDataset
 from .references import References
@@ -86,6 +87,7 @@ class Catalog:
         builds_store: BuildStore,
         hub: Hub,
         environments: Environments,
+        installations: Installations,
         cache: Cache,
         builds: Builds,
     ) -> None:
@@ -94,6 +96,7 @@ class Catalog:
         self._builds_store = builds_store
         self._hub = hub
         self._environments = environments
+        self._installations = installations
         self._cache = cache
         self._builds = builds
         self._references = References(settings, environments.find)
@@ -128,12 +131,13 @@ class Catalog:
         resolved = await self.resolve(request.dataset_name, request.handler_version)
         topic_id = hash_dataset_name(request.dataset_name, request.handler_version, request.config)
         add_to_context(topic=topic_id)
-        if answer := await self._known(topic_id, resolved):
+        if answer := await self._known(topic_id, resolved, client):
             return answer  # the many requests for what is there take no lock
         async with self._lock(topic_id):
-            return await self._known(topic_id, resolved) or await self._begin(topic_id, request, resolved, client)
+            known = await self._known(topic_id, resolved, client)
+            return known or await self._begin(topic_id, request, resolved, client)
 
-    async def _known(self, topic_id: str, resolved: Resolved) -> Answer | None:
+    async def _known(self, topic_id: str, resolved: Resolved, client: Client) -> Answer | None:
         """The answer to a request that needs no work: its dataset is ready, or on its way."""
         found = await self._store.find(topic_id)
         if found is None:
@@ -143,6 +147,8 @@ class Catalog:
             return None
         if topic.is_active:
             self._hub.note_poll(topic_id)
+            if client.name != topic.client:
+                await self._store.join(topic, client.name)
             return self._answer(topic, dataset)
         if dataset and await self._is_current(dataset):
             self._cache.note_use(dataset.dataset_id)
@@ -156,8 +162,9 @@ class Catalog:
         )
 
     async def _begin(self, topic_id: str, request: RequestedDataset, resolved: Resolved, client: Client) -> Answer:
-        limit = self._settings.queue_limit if client.queue_limit is None else client.queue_limit
-        self._refuse_too_many(limit, await self._store.active_requests(client.name))
+        limit = self._queue_limit(client)
+        if limit is not None:
+            self._refuse_too_many(limit, await self._store.active_requests(client.name))
         environment = await self._environments.find(resolved)
         effective = None
         if environment:
@@ -165,17 +172,20 @@ class Catalog:
                 resolved, environment, json.loads(request.config), client.name
             )
         named = (request.dataset_name, request.handler_version, request.config, resolved.version)
-        topic = await self._store.begin_attempt(topic_id, *named, client=client.name, limit=limit)
+        topic = await self._store.begin_attempt(
+            topic_id, *named, client=client.name, limit=limit, priority=request.priority
+        )
         if topic is None:  # others of this client came in between
-            self._refuse_too_many(limit, limit or 0)
-            raise AssertionError("without a limit an attempt begins")
+            assert limit is not None
+            self._refuse_too_many(limit, limit)
+            raise AssertionError("so many are too many")
         self._hub.note_poll(topic_id)
         self._hub.wake([topic_id])
         if effective is None:
-            self._spawn(topic, resolved, request.priority)
+            self._spawn(topic, resolved)
         else:
             try:
-                await self._attach(topic, resolved, effective, request.priority)
+                await self._attach(topic, resolved, effective)
             except Exception:  # the boundary: no attempt is left open
                 await self._fail(topic, ServerFault("the server failed; its log says more"))
                 raise
@@ -188,8 +198,11 @@ class Catalog:
         if self._stopping:
             raise UnavailableError("the server is stopping; ask again soon", "stopping", retry_after=_STOPPING_SECONDS)
 
-    def _refuse_too_many(self, limit: int | None, active: int) -> None:
-        if limit is not None and active >= limit:
+    def _queue_limit(self, client: Client) -> int | None:
+        return self._settings.queue_limit if client.queue_limit is None else client.queue_limit
+
+    def _refuse_too_many(self, limit: int, active: int) -> None:
+        if active >= limit:
             message = f"{active} of your requests are not answered yet, of {limit} at a time; wait for some of them"
             raise TooManyRequestsError(message, "queue_full", retry_after=_QUEUE_FULL_SECONDS)
 
@@ -197,7 +210,7 @@ class Catalog:
         """A handler's options, schema and documentation; installs the version if need be."""
         self.refuse_while_stopping()
         resolved = await self.resolve(dataset_name, version)
-        environment = await self._environments.ensure(resolved)
+        environment = await self._installations.ensure(resolved, client.name)
         described = await self._describer.describe(resolved, environment, {}, client.name)
         shown = described.model_dump(exclude={"event", "effective_config"})
         return {"dataset_name": dataset_name, "resolved_version": resolved.version, **shown}
@@ -206,7 +219,8 @@ class Catalog:
         """Make a dataset that failed or was cancelled once more, going on where that can be; one at work goes on.
 
         Returns it, with the topics that wait for it: those that have ended open again when somebody asks for them.
-        Raises `WrongStateError` for one that needs no retry, and `UnknownVersionError` if its handler is gone.
+        Raises `WrongStateError` for one that needs no retry, `UnknownVersionError` if its handler is gone,
+        `ForbiddenError` for one that others asked for, and `TooManyRequestsError`.
         """
         self.refuse_while_stopping()
         async with self._lock(f"dataset {dataset.dataset_id}"):
@@ -214,9 +228,20 @@ class Catalog:
             if not seen.is_active:
                 if seen.state not in ("failed", "cancelled"):
                     raise WrongStateError(f"{seen.dataset_id} is {seen.state}; only what failed is made again this way")
-                seen = await self._claim_again(seen, client.name)
+                if client.name not in await self._builds_store.askers_of(seen):
+                    require_own(client, seen.client)
+                async with self._lock(f"client {client.name}"):  # what is counted is there when the next one counts
+                    await self._refuse_more_builds(client)
+                    seen = await self._claim_again(seen, client.name)
         self._hub.note_poll(seen.dataset_id)
-        return seen, [topic_id for topic_id, _ in await self._builds_store.topics_of(seen.dataset_id)]
+        return seen, await self._builds_store.topics_of(seen.dataset_id)
+
+    async def _refuse_more_builds(self, client: Client) -> None:
+        """Count what a client has under way, whether requests or builds; raises `TooManyRequestsError`."""
+        limit = self._queue_limit(client)
+        if limit is not None:
+            requests = await self._store.active_requests(client.name)
+            self._refuse_too_many(limit, max(requests, await self._builds_store.active_builds(client.name)))
 
     async def make_again(self, dataset: Dataset) -> None:
         """Make a dataset again whose archive is no good any more; one that is made already goes on."""
@@ -224,11 +249,11 @@ class Catalog:
             seen = await self._store.dataset(dataset.dataset_id)
             if seen and not seen.is_active and not self._stopping:
                 try:
-                    await self._claim_again(seen, seen.client)
+                    await self._claim_again(seen, seen.client, for_its_own_sake=True)
                 except ServerFault as fault:
                     logger.warning("%s cannot be made again: %s", seen.dataset_id, fault)
 
-    async def _claim_again(self, seen: Dataset, client: str) -> Dataset:
+    async def _claim_again(self, seen: Dataset, client: str, *, for_its_own_sake: bool = False) -> Dataset:
         source = self._settings.sources.get(seen.dataset_name)
         resolved = None
         if source:
@@ -239,7 +264,7 @@ class Catalog:
         claimed = await self._builds.claim(wanted, seen)
         if claimed is None:
             raise WrongStateError(f"{seen.dataset_id} changed in this moment; look at it again")
-        self._builds.start(claimed, resolved)
+        self._builds.start(claimed, resolved, for_its_own_sake=for_its_own_sake)
         return claimed
 
     async def cancel(self, dataset: Dataset, client: Client) -> None:
@@ -249,8 +274,7 @@ class Catalog:
         """
         if dataset.state == "cancelled":
             return
-        waiting = await self._builds_store.topics_of(dataset.dataset_id)
-        for owner in {name for _, name in waiting} or {dataset.client}:
+        for owner in await self._builds_store.askers_of(dataset):
             require_own(client, owner)
         message = f"cancelled by {client.name}" if client.name else "cancelled by request"
         if not dataset.is_active or not await self._builds.cancel(dataset, client.name, message):
@@ -261,7 +285,7 @@ class Catalog:
     async def resume(self) -> None:
         """Go on with the requests an earlier server was at; asks nobody beyond this machine."""
         for topic in await self._store.unattached_topics():
-            self._spawn(topic, None, 0)
+            self._spawn(topic, None)
 
     def stop(self) -> None:
         """Refuse what is new from now on."""
@@ -275,18 +299,18 @@ class Catalog:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _spawn(self, topic: Topic, resolved: Resolved | None, priority: int) -> None:
-        task = asyncio.create_task(self._prepare(topic, resolved, priority), name=f"prepare {topic.topic_id}")
+    def _spawn(self, topic: Topic, resolved: Resolved | None) -> None:
+        task = asyncio.create_task(self._prepare(topic, resolved), name=f"prepare {topic.topic_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _prepare(self, topic: Topic, resolved: Resolved | None, priority: int) -> None:
+    async def _prepare(self, topic: Topic, resolved: Resolved | None) -> None:
         """Install what a request needs, check its config, attach it; any fault becomes its ``failed`` event."""
         add_to_context(topic=topic.topic_id)
         tries = 0
         while True:
             try:
-                return await self._try_to_prepare(topic, resolved, priority)
+                return await self._try_to_prepare(topic, resolved or await self._resolved_before(topic))
             except ServerFault as error:
                 fault = error
                 # What the version means is found out anew by who asks again: a tag or a folder may have changed.
@@ -301,38 +325,50 @@ class Catalog:
                 await self._fail(topic, fault)
                 return None
             tries += 1
-            await self._postpone(topic, fault, tries, wait)
+            if not await self._postpone(topic, fault, tries, wait):
+                return None
             await asyncio.sleep(wait)
 
-    async def _try_to_prepare(self, topic: Topic, resolved: Resolved | None, priority: int) -> None:
-        resolved = resolved or await self.resolve(topic.dataset_name, topic.handler_version)
-        if await self._store.say(topic, "state", {"state": "installing"}):
-            self._hub.wake([topic.topic_id])
-        environment = await self._environments.ensure(resolved)
+    async def _resolved_before(self, topic: Topic) -> Resolved:
+        """What the version of a request meant when it was answered; where that is gone, what it means now."""
+        source, found = self._settings.sources.get(topic.dataset_name), None
+        if source:
+            found = await asyncio.to_thread(resolve_again, topic.dataset_name, source, topic.resolved_version)
+        return found or await self.resolve(topic.dataset_name, topic.handler_version)
+
+    async def _try_to_prepare(self, topic: Topic, resolved: Resolved) -> None:
+        if not await self._store.say(topic, "state", {"state": "installing"}):
+            return  # another attempt has taken its place
+        self._hub.wake([topic.topic_id])
+        environment = await self._installations.ensure(resolved, topic.client)
         effective = await self._describer.effective_config(
             resolved, environment, json.loads(topic.config), topic.client
         )
-        await self._attach(topic, resolved, effective, priority)
+        await self._attach(topic, resolved, effective)
 
-    async def _postpone(self, topic: Topic, fault: ServerFault, tries: int, wait: float) -> None:
+    async def _postpone(self, topic: Topic, fault: ServerFault, tries: int, wait: float) -> bool:
         logger.warning("request %s failed, again in %g s: %s: %s", topic.topic_id, wait, fault.code, fault)
         reason = {"reason": fault.code, "message": str(fault), "try": tries + 1, "retry_at": time.time() + wait}
-        await insist(lambda: self._store.say(topic, "state", {"state": "queued", **reason}))
+        goes_on = await insist(lambda: self._store.say(topic, "state", {"state": "queued", **reason}))
         self._hub.wake([topic.topic_id])
+        return goes_on
 
     async def _fail(self, topic: Topic, fault: ServerFault) -> None:
         logger.warning("request %s failed: %s: %s", topic.topic_id, fault.code, fault)
         await insist(lambda: self._store.say(topic, "failed", fault.to_event()))
         self._hub.wake([topic.topic_id])
 
-    async def _attach(self, topic: Topic, resolved: Resolved, effective: str, priority: int) -> None:
-        """Tie a request to its dataset, and start that if nobody has."""
+    async def _attach(self, topic: Topic, resolved: Resolved, effective: str) -> None:
+        """Tie a request to its dataset, and start that if nobody has; nothing if its attempt is over by now."""
         dataset_id = hash_dataset_name(topic.dataset_name, resolved.version, effective)
-        wanted = Wanted(dataset_id, topic.dataset_name, resolved.version, effective, topic.client, priority)
+        wanted = Wanted(dataset_id, topic.dataset_name, resolved.version, effective, topic.client, topic.priority)
         more: dict[str, Any] = {}
         async with self._lock(f"dataset {dataset_id}"):
             attached = False
             while not attached:  # again, if it is evicted or deleted in between
+                now = await self._store.topic(topic.topic_id)
+                if now is None or not now.is_active or now.attempt != topic.attempt:
+                    return
                 seen = await self._store.dataset(dataset_id)
                 claimed = await self._claim(wanted, seen)
                 if claimed:

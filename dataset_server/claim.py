@@ -38,8 +38,10 @@ def claim(data_dir: Path) -> Iterator[None]:
                 _take_away(path)
     finally:
         partial.unlink(missing_ok=True)
-    yield
-    path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _take_away(path: Path) -> None:

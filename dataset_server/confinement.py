@@ -1,23 +1,30 @@
 """What a handler's processes may do: how much of the machine they may use, and which files they may touch.
 
 Decided here, applied by `supervisor.py`: limits by watching the process tree and by setrlimit(2), files by Landlock
-(Linux 5.19 or newer; docs.kernel.org/userspace-api/landlock.html). Landlock knows no exceptions to what is allowed, so
-nothing that holds a secret lies below what is named here:
+(Linux 5.19 or newer; docs.kernel.org/userspace-api/landlock.html), and by a filter of system calls what Landlock does
+not guard: modes, owners, times and attributes. Landlock knows no exceptions to what is allowed, so nothing that holds a
+secret lies below what is named here:
 
 - the system's programs and libraries, the base interpreter and the handler's own environment: read and run;
 - raw data, some files of ``/etc``, ``/proc`` and what ``/sys`` says about processors and memory: read. A process that
   is confined cannot look into one that is not, so environments and memory of others in ``/proc`` stay shut, also to
   root;
-- ``/dev/shm``: made and opened by name, not listed; `multiprocessing` keeps its locks there;
+- ``/dev/shm``: made and opened by name, not listed; `multiprocessing` keeps its locks there. What is left of a user's
+  new files there when the command has ended, and nobody has open, is removed;
 - the command's own folder: everything but running what lies there.
 """
 
+import contextlib
 import os
+import platform
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from .room import bytes_to_keep_free
 from .settings import Settings
 
 # <linux/landlock.h>
@@ -81,20 +88,43 @@ _NETWORK_FACTS = (
     "/etc/pki/ca-trust/extracted",
 )
 _OPEN_FILES = 65536
+_THREADS_OF_A_PROCESS = 64  # on average
+
+#: By machine: its number in <linux/audit.h>, the system calls that do nothing and say that they did, and those that are
+#: refused (<asm/unistd.h>). Modes and times are of the first kind, since who copies a file with `shutil` sets both and
+#: would fail; owners, attributes, and a way around all this (io_uring) are of the second.
+_CALLS: Final[dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]]] = {
+    "x86_64": (
+        0xC000003E,
+        # chmod, fchmod, fchmodat, fchmodat2; utime, utimes, futimesat, utimensat
+        (90, 91, 268, 452, 132, 235, 261, 280),
+        # chown, fchown, lchown, fchownat; setxattr, lsetxattr, fsetxattr, setxattrat and the same for remove…;
+        # file_setattr; io_uring_setup
+        (92, 93, 94, 260, 188, 189, 190, 463, 197, 198, 199, 466, 469, 425),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (52, 53, 452, 88),
+        (54, 55, 5, 6, 7, 463, 14, 15, 16, 466, 469, 425),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Limits:
     """How much one command may use, with all its processes together; None is no limit.
 
-    ``memory`` in bytes, ``cpu_time`` in seconds; ``file_size`` in bytes for each file, ``open_files`` for each process.
+    ``memory`` in bytes, ``cpu_time`` in seconds; ``file_size`` in bytes for each file, ``open_files`` for each process;
+    ``disk_free`` are the bytes that it must leave free on the disk it works on.
     """
 
     memory: int | None = None
     cpu_time: float | None = None
     processes: int | None = None
+    threads: int | None = None
     file_size: int | None = None
     open_files: int | None = None
+    disk_free: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As the supervisor reads it."""
@@ -112,21 +142,44 @@ class Confinement:
 
 def for_handlers(settings: Settings) -> Confinement:
     """What handlers may do by the settings, and by what lies under the raw root now."""
+    processes = 1 + settings.workers + settings.handler_processes
     limits = Limits(
         memory=settings.handler_memory,
         cpu_time=settings.handler_cpu_time,
-        processes=1 + settings.workers + settings.handler_processes,
+        processes=processes,
+        threads=processes * _THREADS_OF_A_PROCESS,
         file_size=settings.handler_file_size,
         open_files=_OPEN_FILES,
+        disk_free=_disk_free(settings),
     )
-    reads = (settings.raw_root, *linked_folders(settings.raw_root), *settings.handler_reads)
-    return Confinement(limits, reads, settings.handler_network)
+    return Confinement(limits, _reads(settings), settings.handler_network)
+
+
+def _reads(settings: Settings) -> tuple[Path, ...]:
+    return (settings.raw_root, *linked_folders(settings.raw_root), *settings.handler_reads)
+
+
+def _disk_free(settings: Settings) -> int | None:
+    """What the server leaves free of its disk; None where that cannot be known now."""
+    try:
+        return bytes_to_keep_free(settings.disk_reserve, shutil.disk_usage(settings.data_dir).total)
+    except OSError:
+        return settings.disk_reserve
 
 
 def linked_folders(raw_root: Path) -> list[Path]:
-    """Where raw folders are that lie elsewhere, with only a symbolic link under the raw root."""
-    with os.scandir(raw_root) as entries:
-        return sorted(Path(entry.path).resolve() for entry in entries if entry.is_symlink())
+    """Where raw folders are that lie elsewhere, with only a symbolic link under the raw root.
+
+    Links that lead nowhere are left out, and so are all where the raw root cannot be listed: a disk that is not mounted
+    is the handler's trouble when it looks for its data there.
+    """
+    found = []
+    with contextlib.suppress(OSError), os.scandir(raw_root) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
+                    found.append(Path(entry.path).resolve())
+    return sorted(found)
 
 
 def rules(confinement: Confinement, python: Path, folder: Path, abi: int) -> dict[str, Any] | None:
@@ -172,19 +225,33 @@ def _base_prefix(python: Path) -> list[Path]:
     return [] if prefix == Path(prefix.anchor) else [prefix]
 
 
-def gaps(settings: Settings, abi: int) -> Sequence[str]:
-    """What handlers could do on this machine that they should not: a sentence for each."""
+def calls(*, filters: bool) -> dict[str, Any] | None:
+    """The system calls that a handler does without, as the supervisor reads them; None if there is no such filter.
+
+    ``filters`` is whether the kernel has any.
+    """
+    machine, void, refused = _CALLS.get(platform.machine(), (0, (), ()))
+    return {"machine": machine, "void": void, "refused": refused} if machine and filters else None
+
+
+def gaps(settings: Settings, abi: int, *, filters: bool = True) -> Sequence[str]:
+    """What handlers could do on this machine that they should not: a sentence for each.
+
+    ``abi`` as for `rules`, ``filters`` as for `calls`.
+    """
     if abi < OLDEST_ABI:
         return ["this kernel has no Landlock (Linux 5.19): handlers can write to raw data and read the server's files"]
     found = []
+    if calls(filters=filters) is None:
+        found.append("system calls are not filtered on this machine: handlers can change modes and times of our files")
     if abi < 3:
         found.append("this kernel's Landlock is older than Linux 6.2: handlers could cut off raw files")
     if abi < 4 and not settings.handler_network:
         found.append("this kernel's Landlock is older than Linux 6.7: handlers can reach the network")
     if abi < 6:
         found.append("this kernel's Landlock is older than Linux 6.12: handlers can send signals to this server")
-    open_to_all = [Path(path).resolve() for path in _PROGRAMS]
-    open_to_all += [path.resolve() for path in (settings.raw_root, *settings.handler_reads)]
+    open_to_all = [*map(Path, _PROGRAMS), *_base_prefix(Path(shutil.which(settings.python) or sys.executable))]
+    open_to_all = [path.resolve() for path in (*open_to_all, *_reads(settings))]
     for name in ("data_dir", "environments"):
         kept: Path = getattr(settings, name).resolve()
         if around := [path for path in open_to_all if kept.is_relative_to(path)]:

@@ -1,12 +1,14 @@
 """Connections: how many one address may hold, and what is said to those who do not speak HTTP.
 
 aiohttp bounds the rest: lines, fields and headers by size, pipelined requests by number, and by ``keepalive_timeout``
-the time between connecting, or the last answer, and the end of the next request's headers.
+the time between connecting, or the last answer, and the end of the next request's headers. Connections that still shake
+hands for TLS are bounded by time, not by number.
 """
 
 import asyncio
 import json
 import logging
+import resource
 import ssl
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +26,16 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which the rest of a body that nobody wants is read, so that its sender comes to read the answer.
 _LINGERING_SECONDS = 10.0
+#: Seconds that the handshake of TLS may take. A connection counts only after it: asyncio shows it to nobody before.
+_HANDSHAKE_SECONDS = 10.0
+#: Files a server has open beside its clients' connections, at the most: database, archives, pipes to programs.
+OTHER_FILES = 1000
+
+
+def allow_open_files() -> None:
+    """Let this process have as many files open as its user may: each connection is one, and the usual 1024 are few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Connections:
@@ -134,7 +146,7 @@ async def listen(
             auto_decompress=False,  # a body is as long as it is on the wire
         )
 
-    handshake = idle_timeout if tls else None
+    handshake = min(idle_timeout, _HANDSHAKE_SECONDS) if tls else None
     return await asyncio.get_running_loop().create_server(
         accept, host, port, ssl=tls, ssl_handshake_timeout=handshake, backlog=1024
     )

@@ -1,12 +1,11 @@
 """Asking handlers what they can do and what a config means to them; each answer is a process of its own."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from dataset_client.protocol import MalformedConfigError, canonical_json
 
 from .confinement import for_handlers
+from .durable import temporary_folder
 from .environments import Environment, Environments
 from .errors import ConfigRefusedError, HandlerFaultError
 from .handler_events import Described
@@ -48,13 +47,13 @@ class Describer:
         async with self._queue.turn(ticket):
             with (
                 self._environments.using(environment),
-                tempfile.TemporaryDirectory(prefix="dataset-describe-") as folder,
+                temporary_folder("dataset-describe-") as folder,
             ):
                 answer = await run_command(
                     environment.python,
                     "describe",
                     request,
-                    Path(folder),
+                    folder,
                     timeout=self._settings.describe_timeout,
                     confinement=for_handlers(self._settings),
                 )

@@ -6,21 +6,32 @@ from the page cache to the socket (``sendfile``), except under TLS; no file is e
 
 import asyncio
 import base64
+import contextlib
+import errno
 import os
+import stat
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import IO
 
 from aiohttp import web
 
-from .api import AUDIT, BUILDS, STORE, dataset_of
+from .api import AUDIT, BUILDS, dataset_of, id_of
 from .auth import CLIENT
 from .cache import Cache
-from .errors import EvictedError, NotFoundError, NotReadyError, PreconditionFailedError, RangeNotSatisfiableError
+from .errors import (
+    EvictedError,
+    NotFoundError,
+    NotReadyError,
+    PreconditionFailedError,
+    RangeNotSatisfiableError,
+    ServerFault,
+)
 from .logs import SENT_BYTES
 from .models import Deletion, RevisionQuery, parse_query
 from .ranges import wanted
-from .store.schema import Dataset, Shard
+from .store.cache import Offer
 
 CACHE = web.AppKey("cache", Cache)
 
@@ -34,9 +45,13 @@ _PATIENCE = 300.0
 
 @dataclass(frozen=True)
 class Piece:
-    """``size`` bytes of a file from ``offset`` on, what they are, and their sha256 in hex."""
+    """``size`` bytes of a file from ``offset`` on, what they are, and their sha256 in hex.
 
-    path: Path
+    The file is ``path`` below ``folder``. What is below there a handler may have made.
+    """
+
+    folder: Path
+    path: str
     offset: int
     size: int
     sha256: str
@@ -46,43 +61,44 @@ class Piece:
 
 async def get_archive(request: web.Request) -> web.StreamResponse:
     """``GET /datasets/{id}/archive?revision=N``: the zip, with ``Range`` and conditions; the current one by default."""
-    dataset = await dataset_of(request)
-    revision = parse_query(RevisionQuery, request.query).revision or dataset.revision
-    async with request.app[CACHE].using(dataset.dataset_id, revision):
-        dataset = await dataset_of(request)  # as it is now that it cannot go
-        size, sha256, _ = await _published(request, dataset, revision)
-        path = request.app[CACHE].archive_path(dataset.dataset_id, revision)
-        return await send(request, Piece(path, 0, size, sha256, "application/zip", dataset.dataset_id))
+    revision = parse_query(RevisionQuery, request.query).revision
+    dataset_id = id_of(request)
+    async with request.app[CACHE].offered(dataset_id, revision) as found:
+        if found is None or found.bytes is None or found.sha256 is None:
+            raise _missing(dataset_id, found)
+        path = request.app[CACHE].archive_path(dataset_id, found.revision)
+        return await send(
+            request, Piece(path.parent, path.name, 0, found.bytes, found.sha256, "application/zip", dataset_id)
+        )
 
 
 async def get_shard(request: web.Request) -> web.StreamResponse:
     """``GET /datasets/{id}/shards/{file}?revision=N``: a sealed shard; once published, straight out of the archive."""
-    dataset = await dataset_of(request)
-    asked = parse_query(RevisionQuery, request.query).revision
-    revision = asked or dataset.revision
-    async with request.app[CACHE].using(dataset.dataset_id, revision):
-        dataset = await dataset_of(request)
-        if asked is None and dataset.state != "evicted":
-            sealed: tuple[Shard, ...] = tuple(await request.app[STORE].sealed_shards(dataset.dataset_id))
+    revision, file = parse_query(RevisionQuery, request.query).revision, request.match_info["file"]
+    dataset_id = id_of(request)
+    async with request.app[CACHE].offered(dataset_id, revision, file) as found:
+        if found is None or found.shard is None:
+            if found and (found.sha256 is not None or (revision is None and found.dataset.state != "evicted")):
+                raise NotFoundError(f"{dataset_id} has no sealed shard of that name")
+            raise _missing(dataset_id, found)
+        shard, offset = found.shard, found.shard.offset
+        if offset is None:
+            work = request.app[BUILDS].work_folder(dataset_id)
+            folder, path, offset = work.parent, f"{work.name}/dataset/{shard.file}", 0
         else:
-            _, _, sealed = await _published(request, dataset, revision)
-        shard = next((shard for shard in sealed if shard.file == request.match_info["file"]), None)
-        if shard is None:
-            raise NotFoundError(f"{dataset.dataset_id} has no sealed shard of that name")
-        if shard.offset is None:
-            path, offset = request.app[BUILDS].work_folder(dataset.dataset_id) / "dataset" / shard.file, 0
-        else:
-            path, offset = request.app[CACHE].archive_path(dataset.dataset_id, revision), shard.offset
+            archive = request.app[CACHE].archive_path(dataset_id, found.revision)
+            folder, path = archive.parent, archive.name
         kind = "application/octet-stream"
-        return await send(request, Piece(path, offset, shard.bytes, shard.sha256, kind, shard.file))
+        return await send(request, Piece(folder, path, offset, shard.bytes, shard.sha256, kind, shard.file))
 
 
 async def delete_dataset(request: web.Request) -> web.Response:
     """``DELETE /datasets/{id}?force=true``: 204; it and its archives are gone."""
     force = parse_query(Deletion, request.query).force
     dataset = await dataset_of(request)
-    await request.app[CACHE].delete(dataset.dataset_id, force=force)
-    await request.app[AUDIT].note(request[CLIENT].name, "delete", dataset.dataset_id, {"force": force})
+    async with request.app[AUDIT].deed(request[CLIENT].name, "delete", dataset.dataset_id, {"force": force}):
+        await request.app[CACHE].delete(dataset.dataset_id, force=force)
+        await request.app[BUILDS].discard(dataset.dataset_id)
     return web.Response(status=204)
 
 
@@ -98,23 +114,21 @@ async def unpin_dataset(request: web.Request) -> web.Response:
 
 async def _set_pinned(request: web.Request, *, pinned: bool) -> web.Response:
     dataset = await dataset_of(request)
-    await request.app[CACHE].set_pinned(dataset.dataset_id, pinned=pinned)
-    await request.app[AUDIT].note(request[CLIENT].name, "pin" if pinned else "unpin", dataset.dataset_id)
+    async with request.app[AUDIT].deed(request[CLIENT].name, "pin" if pinned else "unpin", dataset.dataset_id):
+        await request.app[CACHE].set_pinned(dataset.dataset_id, pinned=pinned)
     return web.json_response({"dataset_id": dataset.dataset_id, "pinned": pinned})
 
 
-async def _published(request: web.Request, dataset: Dataset, revision: int) -> tuple[int, str, tuple[Shard, ...]]:
-    """Size, sha256 and shards of an archive that is there; raises what its absence means."""
-    if dataset.state == "ready" and dataset.revision == revision:
-        sealed = await request.app[STORE].sealed_shards(dataset.dataset_id)
-        return dataset.archive_bytes or 0, dataset.archive_sha256 or "", tuple(sealed)
-    if earlier := await request.app[CACHE].revision(dataset.dataset_id, revision):
-        return earlier.bytes, earlier.sha256, earlier.shards
-    if revision > max(dataset.revision, 1):
-        raise NotFoundError(f"{dataset.dataset_id} has no revision {revision}; {dataset.revision} is its latest")
-    if dataset.state == "evicted" or revision < dataset.revision:
-        raise EvictedError(f"revision {revision} of {dataset.dataset_id} is gone; ask for it again with POST /datasets")
-    raise NotReadyError(f"{dataset.dataset_id} is {dataset.state}; ask for it with POST /datasets and wait")
+def _missing(dataset_id: str, found: Offer | None) -> ServerFault:
+    """What it means that there is no archive of a revision."""
+    if found is None:
+        return NotFoundError(f"there is no dataset '{dataset_id}'")
+    state, revision, latest = found.dataset.state, found.revision, found.dataset.revision
+    if revision > max(latest, 1):
+        return NotFoundError(f"{dataset_id} has no revision {revision}; {latest} is its latest")
+    if state == "evicted" or revision < latest:
+        return EvictedError(f"revision {revision} of {dataset_id} is gone; ask for it again with POST /datasets")
+    return NotReadyError(f"{dataset_id} is {state}; ask for it with POST /datasets and wait")
 
 
 async def send(request: web.Request, piece: Piece) -> web.StreamResponse:
@@ -127,7 +141,7 @@ async def send(request: web.Request, piece: Piece) -> web.StreamResponse:
     if answer.status == 416:
         raise RangeNotSatisfiableError(f"{piece.name} has {piece.size} bytes", piece.size)
     try:
-        file = await asyncio.to_thread(_open, piece)
+        file = await asyncio.to_thread(_open, piece, answer.bytes)
     except FileNotFoundError as error:
         raise NotReadyError(f"{piece.name} is not there; ask for it with POST /datasets") from error
     with file:
@@ -135,6 +149,8 @@ async def send(request: web.Request, piece: Piece) -> web.StreamResponse:
         response.content_length = len(answer.bytes)
         if answer.status == 206:
             response.headers["Content-Range"] = f"bytes {answer.bytes[0]}-{answer.bytes[-1]}/{piece.size}"
+        if request.method != "HEAD":
+            await request.app[AUDIT].note(request[CLIENT].name, "download", request.match_info["id"])
         await response.prepare(request)
         if request.method != "HEAD":
             response[SENT_BYTES] = await _copy(request, response, file, piece.offset, answer.bytes)
@@ -142,13 +158,44 @@ async def send(request: web.Request, piece: Piece) -> web.StreamResponse:
     return response
 
 
-def _open(piece: Piece) -> IO[bytes]:
-    """Open a file that has all of the piece; raises `FileNotFoundError` for one that is cut off, too."""
-    file = piece.path.open("rb", buffering=0)
-    if os.fstat(file.fileno()).st_size < piece.offset + piece.size:
-        file.close()
+def _open(piece: Piece, part: range) -> IO[bytes]:
+    """Open a file that has all of the piece, of which ``part`` is to be read.
+
+    Raises `FileNotFoundError` also for one that is cut off, and for what is no plain file, or lies behind a link: what
+    a handler puts in the place of a shard leads nowhere.
+    """
+    try:
+        descriptor = _open_below(piece.folder, piece.path)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+            raise FileNotFoundError(piece.path) from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size < piece.offset + piece.size:
+        os.close(descriptor)
         raise FileNotFoundError(piece.path)
-    return file
+    _read_ahead(descriptor, piece.offset + part.start, min(_TURN, len(part)))
+    return FileIO(descriptor)
+
+
+def _open_below(folder: Path, path: str) -> int:
+    """Open a file without following any link below ``folder``, and without waiting for who writes to a pipe."""
+    *folders, name = path.split("/")
+    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            os.close(parent)
+            parent = below
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def _read_ahead(descriptor: int, position: int, size: int) -> None:
+    """Have the disk fetch what is read soon, where the system knows of such hints."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.posix_fadvise(descriptor, position, size, os.POSIX_FADV_WILLNEED)
 
 
 def _headers(piece: Piece) -> dict[str, str]:
@@ -176,7 +223,7 @@ async def _copy(request: web.Request, response: web.StreamResponse, file: IO[byt
             async with asyncio.timeout(_PATIENCE):
                 if native:
                     # The disk works ahead while the socket drains: sendfile blocks on what is not in memory.
-                    os.posix_fadvise(descriptor, position + count, turn, os.POSIX_FADV_WILLNEED)
+                    _read_ahead(descriptor, position + count, min(turn, end - position - count))
                     sent = await loop.sendfile(transport, file, position, count)  # type: ignore[arg-type]
                 else:
                     chunk = await asyncio.to_thread(os.pread, descriptor, count, position)

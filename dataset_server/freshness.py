@@ -6,8 +6,11 @@ import threading
 import time
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from . import staleness
 from .archive_folder import ArchiveFolder
+from .background import StoppedError, in_background
 from .store.cache import CacheStore, RawFile
 from .store.schema import Dataset
 
@@ -44,14 +47,16 @@ class Freshness:
         def write() -> None:
             staleness.record(self._raw_root, work, staleness.began_at(work), target)
 
-        await asyncio.to_thread(write)
+        await in_background(write)
         self._known[dataset_id] = (revision, time.monotonic(), False)
 
     async def is_stale(self, dataset: Dataset) -> bool:
         """Whether raw data has changed since the archive was made of it, as of the last ``every`` seconds.
 
         The first request after that waits for the check, and those that come meanwhile for the same one: less than a
-        second for 100,000 files that were left alone, but as long as reading takes for files that were touched.
+        second for 100,000 files that were left alone, but as long as reading takes for files that were touched. What
+        cannot be found out now – a disk that fails, a list that is damaged, a database that is locked – counts as no
+        change until the next check: the archive is as good as it was.
         """
         revision, at, stale = self._known.get(dataset.dataset_id, (0, 0.0, False))
         if revision == dataset.revision and time.monotonic() - at < self._every:
@@ -64,12 +69,16 @@ class Freshness:
         return await asyncio.shield(check)
 
     async def _check(self, dataset_id: str, revision: int) -> bool:
-        sources = self._folder.sources(dataset_id, revision)
-        async with self._slots:
-            looked = await asyncio.to_thread(staleness.look, self._raw_root, sources)
-            changed = looked.gone
-            if changed is None and looked.doubtful:
-                changed = await self._settle(sources, looked.doubtful)
+        sources, changed = self._folder.sources(dataset_id, revision), None
+        try:
+            async with self._slots:
+                looked = await in_background(staleness.look, self._raw_root, sources)
+                changed = looked.gone
+                if changed is None and looked.doubtful:
+                    changed = await self._settle(sources, looked.doubtful)
+        # A damaged list has lines that are no JSON or no `RawFile`, or hold numbers beyond the database's.
+        except (StoppedError, OSError, SQLAlchemyError, ValueError, TypeError, OverflowError, RecursionError):
+            logger.exception("whether %s is stale cannot be found out now", dataset_id)
         if changed is not None:
             logger.info("%s is stale: %s is not what it was made of", dataset_id, changed)
         self._known[dataset_id] = (revision, time.monotonic(), changed is not None)
@@ -77,8 +86,8 @@ class Freshness:
 
     async def _settle(self, sources: Path, doubtful: tuple[RawFile, ...]) -> str | None:
         ledger = await self._store.ledger([entry.path for entry in doubtful])
-        changed, found = await asyncio.to_thread(staleness.settle, self._raw_root, doubtful, ledger, self._stop)
+        changed, found = await in_background(staleness.settle, self._raw_root, doubtful, ledger, self._stop)
         await self._store.write_ledger([entry for entry in found if ledger.get(entry.path) != entry])
         if changed is None:
-            await asyncio.to_thread(staleness.note, sources, found)
+            await in_background(staleness.note, sources, found)
         return changed

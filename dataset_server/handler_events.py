@@ -1,6 +1,7 @@
 """What a handler process may say, checked line by line: it is foreign code, and names of files come from it."""
 
 import json
+import math
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -79,13 +80,36 @@ HandlerEvent = Described | Planned | Progress | Shard | Finished | Fault
 _EVENTS: TypeAdapter[HandlerEvent] = TypeAdapter(Annotated[HandlerEvent, Field(discriminator="event")])
 
 
+def loads_foreign(content: bytes, what: str) -> Any:
+    """The JSON (RFC 8259) in a handler's ``content``.
+
+    Raises `HandlerFaultError` (``handler_protocol``), which says that the handler wrote ``what``, for what is no JSON,
+    is nested too deep, or has numbers that JSON does not have or Python cannot hold (NaN, Infinity, 1e999).
+    """
+    try:
+        return json.loads(content, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise HandlerFaultError("handler_protocol", f"the handler wrote {what}") from error
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:30]} is too large")
+    return number
+
+
 def parse_event(line: bytes) -> HandlerEvent:
     """Read one line; raises `HandlerFaultError` (``handler_protocol``) for what is no event."""
+    shown = line[:100].decode(errors="replace").strip()
     try:
-        return _EVENTS.validate_python(json.loads(line))
-    except (ValueError, RecursionError) as error:
-        shown = line[:100].decode(errors="replace").strip()
-        reason = f" ({error.errors()[0]['msg']})" if isinstance(error, ValidationError) else ""
+        return _EVENTS.validate_python(loads_foreign(line, f"a line that is no event: {shown!r}"))
+    except ValidationError as error:
+        reason = f" ({error.errors()[0]['msg']})"
         raise HandlerFaultError(
             "handler_protocol", f"the handler printed what is no event{reason}: {shown!r}"
         ) from error

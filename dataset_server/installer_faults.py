@@ -8,10 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .credentials import masked
 from .errors import EnvironmentFailedError
 from .processes import Finished
-
-_SECRET = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ _UNREACHABLE = (
     r"could not read from remote repository"
 )
 
-#: What is looked for in the last lines, the first match counts: what is more telling comes first.
+#: What is looked for in what it printed as errors, the first match counts: what is more telling comes first.
 _SIGNS: tuple[tuple[Trouble, str], ...] = (
     (DISK_FULL, r"no space left on device|os error 28\b|disk quota exceeded|os error 122\b"),
     (HASH_MISMATCH, r"hash mismatch for"),
@@ -92,8 +91,13 @@ def installer_failed(what: str, finished: Finished, root: Path) -> EnvironmentFa
     The program's last lines come along, without passwords, and without where below ``root`` the server works.
     """
     trouble = recognise(finished)
-    log = _SECRET.sub("", finished.tail).replace(str(root), "…")
-    return EnvironmentFailedError(f"{what} ({trouble.name}): {trouble.remedy}", log, retryable=trouble.retryable)
+    message = f"{what} ({trouble.name}): {trouble.remedy}"
+    return EnvironmentFailedError(message, told(finished, root), retryable=trouble.retryable)
+
+
+def told(finished: Finished, root: Path) -> str:
+    """A program's last lines as clients may read them: without passwords, and without where below ``root`` we work."""
+    return masked(finished.tail).replace(str(root), "…")
 
 
 def disk_failed(what: str, error: OSError) -> EnvironmentFailedError:

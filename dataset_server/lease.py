@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 import uuid
@@ -55,10 +56,14 @@ async def leased(path: Path, *, stale: float = _STALE_SECONDS, beat: float = _BE
         ours.unlink(missing_ok=True)
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process that may be alive holds the lease ``path``, or wants it where that is its own file."""
+def is_held(path: Path, expires: float = math.inf) -> bool:
+    """Whether a process that may be alive holds the lease ``path``, or wants it where that is its own file.
+
+    Whether a process of another machine lives nobody can tell: ``expires`` seconds after its last beat it counts as
+    gone, whoever holds it.
+    """
     try:
-        return may_live(json.loads(path.read_text()))
+        return may_live(json.loads(path.read_text())) and _age(path) < expires
     except (ValueError, KeyError, TypeError):
         return _age(path) < _STALE_SECONDS  # being written, or spoilt by a power cut
     except OSError:

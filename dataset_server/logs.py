@@ -115,7 +115,7 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except ConnectionError:
-        access.info("%s %s cut by the client", request.method, route(request))
+        access.info("%s %s cut off", request.method, route(request))
         raise
 
 

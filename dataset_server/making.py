@@ -7,36 +7,37 @@ told to the database before it would survive a power cut.
 import asyncio
 import json
 import logging
-import shutil
+import stat
+import threading
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from . import handler_events as events
-from .archive import Published, complete_manifest, publish
+from .archive import Published, Sealed, complete_manifest, publish, read_manifest
+from .background import in_thread_to_the_end, until_stopped
 from .cache import Cache
 from .confinement import for_handlers
-from .durable import sync_folder, write_file
+from .durable import read_bounded, remove_tree, sync_folder, write_file
 from .environments import Environment, Environments
 from .errors import HandlerFaultError
 from .handler_events import HandlerEvent
 from .hub import Hub
+from .installations import Installations
 from .room import extrapolated, planned_samples
 from .runner import refuse_links, run_command
 from .settings import Settings
 from .sources import Resolved
+from .staleness import changed_since_begun
 from .store import BuildStore, Lease, NewArchive
 from .store.schema import Dataset, Shard
 
 logger = logging.getLogger(__name__)
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
 _PROGRESS_SECONDS = 0.5
+_LONGEST_NOTE = 256
 
 
 @dataclass
@@ -72,12 +73,19 @@ class Maker:
     """Makes datasets with handlers, and tells the database and the topics how far that is."""
 
     def __init__(
-        self, settings: Settings, store: BuildStore, hub: Hub, environments: Environments, cache: Cache
+        self,
+        settings: Settings,
+        store: BuildStore,
+        hub: Hub,
+        environments: Environments,
+        installations: Installations,
+        cache: Cache,
     ) -> None:
         self._settings = settings
         self._store = store
         self._hub = hub
         self._environments = environments
+        self._installations = installations
         self._cache = cache
         self.progress: dict[str, Progress] = {}
 
@@ -87,19 +95,18 @@ class Maker:
         Raises the `ServerFault` that ends it, or `LeaseLostError`.
         """
         started = time.monotonic()
-        environment = await self._environments.ensure(resolved)
+        environment = await self._installations.ensure(resolved, dataset.client)
         with self._environments.using(environment):
             await self._cache.reserve(dataset)
-            if await in_thread_to_the_end(_claim_folder, work, environment):
+            if await in_thread_to_the_end(_claim_folder, work, environment, self._settings.raw_root):
                 await self._store.forget_shards(lease)
-            await asyncio.to_thread(refuse_links, work)  # what an earlier server left was not looked at
             request = self._request(dataset, resolved, work)
             if not (work / "plan" / "plan.json").exists():
                 await self._plan(lease, environment, request, work)
             files, sealed = await self._build(dataset, lease, environment, request, work)
         self._hub.wake(await self._store.set_state(lease, "publishing"))
         await self._cache.reserve(dataset, sum(shard.bytes for shard in sealed.values()))
-        made = await in_thread_to_the_end(self._publish, dataset, resolved, environment, work, files, sealed)
+        made = await until_stopped(self._publish, dataset, resolved, environment, work, files, sealed)
         revision = await in_thread_to_the_end(self._settle, dataset, made)
         await self._cache.record(dataset.dataset_id, revision, work)
         return NewArchive(
@@ -142,12 +149,13 @@ class Maker:
         progress = self.progress[lease.dataset_id] = Progress()
         sealed: dict[str, events.Shard] = {}
         planned = await asyncio.to_thread(planned_samples, work)
-        await self._cache.reserve(dataset, examples=sum(planned.values()) or None)
+        await self._cache.reserve(dataset, examples=sum(planned.values()))
 
         async def on_event(event: HandlerEvent) -> None:
             if isinstance(event, events.Progress):
                 await self._tell_progress(lease, progress, event)
             elif isinstance(event, events.Shard):
+                await asyncio.to_thread(_refuse_other_size, work / "dataset" / event.file, event.bytes)
                 sealed[event.file] = event
                 shard = Shard(dataset_id=lease.dataset_id, offset=None, **event.model_dump(exclude={"event"}))
                 self._hub.wake(await self._store.seal_shard(lease, shard))
@@ -178,6 +186,7 @@ class Maker:
 
     def _publish(
         self,
+        stop: threading.Event,
         dataset: Dataset,
         resolved: Resolved,
         environment: Environment,
@@ -186,13 +195,13 @@ class Maker:
         sealed: dict[str, events.Shard],
     ) -> Published:
         folder = work / "dataset"
-        manifest = json.loads((folder / "manifest.json").read_bytes())
         handler = {"version": resolved.version}
         if environment.runtime:
             handler["dataset_handlers"] = environment.runtime
-        complete = complete_manifest(manifest, dataset_id=dataset.dataset_id, handler=handler)
+        complete = complete_manifest(read_manifest(folder), dataset_id=dataset.dataset_id, handler=handler)
         target = self._cache.archive_path(dataset.dataset_id, dataset.revision + 1)
-        return publish(folder, files, complete, {file: shard.sha256 for file, shard in sealed.items()}, target)
+        announced = {file: Sealed(shard.bytes, shard.sha256) for file, shard in sealed.items()}
+        return publish(folder, files, complete, announced, target, stop)
 
     def _settle(self, dataset: Dataset, made: Published) -> int:
         """The revision of a new archive: one that came out as it was before takes its place under the same number."""
@@ -205,11 +214,28 @@ class Maker:
         return dataset.revision
 
 
-def _claim_folder(work: Path, environment: Environment) -> bool:
-    """Keep what an earlier attempt left only if it was made in the very same environment; whether it starts over."""
+def _refuse_other_size(shard: Path, size: int) -> None:
+    """Raise `HandlerFaultError` unless a shard is a file of the size that was announced of it."""
+    try:
+        found = shard.lstat()
+    except OSError as error:
+        message = f"the handler announced {shard.name}, which is not there"
+        raise HandlerFaultError("handler_protocol", message) from error
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+        message = f"the handler announced {size} bytes of {shard.name}, which is no file of that size"
+        raise HandlerFaultError("handler_protocol", message)
+
+
+def _claim_folder(work: Path, environment: Environment, raw_root: Path) -> bool:
+    """Keep what an earlier attempt left only if that was made in the very same environment, of raw files that are
+    still the same; whether it starts over. Raises `HandlerFaultError` for links among what was left.
+    """
     note = work / "environment"
-    if note.is_file() and note.read_text() == environment.key:
-        return False
+    if _made_in(note, environment):
+        refuse_links(work)  # what an earlier server left was not looked at
+        if (changed := changed_since_begun(raw_root, work)) is None:
+            return False
+        logger.info("%s starts over: %s has changed", work.name, changed)
     discard(work)
     work.mkdir(parents=True)
     write_file(note, environment.key.encode(), work / ".environment.partial")
@@ -217,25 +243,27 @@ def _claim_folder(work: Path, environment: Environment) -> bool:
     return True
 
 
+def _made_in(note: Path, environment: Environment) -> bool:
+    try:
+        return read_bounded(note, _LONGEST_NOTE) == environment.key.encode()
+    except (OSError, HandlerFaultError):
+        return False
+
+
 def discard(folder: Path) -> None:
     """Remove a build's folder; renamed first, so that it is never found half-removed."""
-    if folder.exists():
-        trash = folder.with_name(f"trash-{uuid.uuid4().hex}")
-        try:
-            folder.rename(trash)
-        except OSError:
-            logger.exception("%s cannot be removed", folder)
-        shutil.rmtree(trash, ignore_errors=True)
+    if trash := put_aside(folder):
+        remove_tree(trash)
 
 
-async def in_thread_to_the_end(action: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run ``action`` in a thread; who is cancelled meanwhile stays until it is over, and then is.
-
-    A thread cannot be stopped: whoever comes next must not meet it at work in the same folder.
-    """
-    task = asyncio.ensure_future(asyncio.to_thread(action, *args, **kwargs))
+def put_aside(folder: Path) -> Path | None:
+    """Rename a build's folder to one that nobody looks for, which is returned: None if there was none."""
+    trash = folder.with_name(f"trash-{uuid.uuid4().hex}")
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
+        folder.rename(trash)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        logger.exception("%s cannot be removed", folder)
+        return None
+    return trash

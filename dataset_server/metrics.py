@@ -5,6 +5,7 @@ routes are patterns, not paths, and nothing a client or a handler says becomes a
 """
 
 import contextlib
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from .environments.environment import installed
 from .logs import AccessLogger, route, sent_bytes
 from .store.schema import ACTIVE
 
@@ -122,14 +124,19 @@ class Metrics:
         self.scrub_findings.inc()
 
     def observe(self, states: Mapping[str, int], environments: Path, folders: Mapping[str, Path]) -> None:
-        """Set what is measured, not counted: datasets by state, installed environments, disks under ``folders``."""
+        """Set what is measured, not counted: datasets by state, installed environments, disks under ``folders``.
+
+        It looks at the disk, so call it in a thread.
+        """
         for state in (*ACTIVE, "ready", "failed", "cancelled", "evicted"):
             self.datasets.labels(state).set(states.get(state, 0))
-        self.environments.set(sum(1 for _ in environments.glob("*/bin/python")))
+        self.environments.set(sum(1 for _ in installed(environments)))
         for name, folder in folders.items():
-            disk = shutil.disk_usage(folder)
-            self.disk_free_bytes.labels(name).set(disk.free)
-            self.disk_bytes.labels(name).set(disk.total)
+            free = total = math.nan  # a folder that is away has neither
+            with contextlib.suppress(OSError):
+                total, _, free = shutil.disk_usage(folder)
+            self.disk_free_bytes.labels(name).set(free)
+            self.disk_bytes.labels(name).set(total)
 
     def render(self) -> web.Response:
         """All of it, as an answer."""

@@ -24,7 +24,7 @@ from .errors import (
 )
 from .limits import Limiter, address_key
 from .logs import add_to_context
-from .origins import client_address, is_same_origin, may_be_rebound
+from .origins import client_address, comes_from_elsewhere, is_same_origin
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 SMALL_BODY = 1 << 14
 #: Wrong tokens that one address may send in a minute.
 GUESSES_PER_MINUTE = 20
+#: Set once the answer to a request has begun.
+_STARTED = web.RequestKey("started", bool)
 
 
 def problem(fault: ServerFault) -> web.Response:
@@ -47,6 +49,29 @@ def problem(fault: ServerFault) -> web.Response:
         content_type="application/problem+json",
         headers=headers,
     )
+
+
+async def note_start(request: web.BaseRequest, _: web.StreamResponse) -> None:
+    """Note that an answer begins, for `one_answer`; belongs last in ``app.on_response_prepare``."""
+    request[_STARTED] = True
+
+
+@web.middleware
+async def one_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Cut the connection when a view fails whose answer has begun: another answer would be read as a part of it.
+
+    Belongs right inside `faults`.
+    """
+    try:
+        return await handler(request)
+    except Exception as error:
+        if not request.get(_STARTED):
+            raise
+        if not isinstance(error, ConnectionError):
+            logger.exception("%s %s failed in the middle of its answer", request.method, request.path)
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer was cut off") from error
 
 
 @web.middleware
@@ -72,7 +97,7 @@ async def faults(request: web.Request, handler: Handler) -> web.StreamResponse:
         refused.status = error.status
         return problem(refused)
     except ConnectionError:
-        raise  # the client has gone
+        raise  # the client has gone, or its answer was cut off
     except Exception as error:  # the boundary: nothing but a problem document leaves
         logger.exception("%s %s failed", request.method, request.path)
         return problem(ServerFault(f"the server failed ({type(error).__name__}); its log says more"))
@@ -100,7 +125,6 @@ def rights(
     needed_role: Callable[[web.Request], str | None],
     *,
     requests_per_minute: int,
-    public_origins: Collection[str],
     trusted_proxies: Collection[str],
 ) -> Middleware:
     """Find out who asks, and let pass what they may do, as often as they may."""
@@ -108,8 +132,8 @@ def rights(
 
     async def identify(request: web.Request) -> Client:
         if not await access.is_needed():
-            if may_be_rebound(request.headers.get("Host", ""), public_origins):
-                raise ForbiddenError("use an address or 'localhost' as host; behind a proxy, set public_origins")
+            if why := comes_from_elsewhere(request.headers):
+                raise ForbiddenError(f"{why}; a server that others reach needs a token: dataset-server token make")
             return ANYBODY
         text = sent_token(request.headers.get("Authorization", ""))
         if text is None:
@@ -159,6 +183,19 @@ def in_time(seconds: float, *, up_to: int | None = None) -> Middleware:
         return await handler(request)
 
     return check
+
+
+async def expected(request: web.Request) -> web.StreamResponse | None:
+    """Answer an ``Expect`` header before the body comes (RFC 9110, 10.1.1): go on, or as every other fault."""
+    if request.version < (1, 1):
+        return None
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+        return None
+    refused = MalformedRequestError("nothing can be expected but 100-continue")
+    refused.status = 417
+    return problem(refused)
 
 
 def _forwarded(request: web.Request) -> str:

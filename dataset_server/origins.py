@@ -1,8 +1,11 @@
 """Where a request comes from: the address of its client, and the site whose page made a browser send it. Pure."""
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
+
+#: What proxies say of themselves: RFC 9110, 7.6.3, RFC 7239, and what came before it.
+_PASSED_ON = ("Via", "Forwarded", "X-Forwarded-For", "X-Real-IP")
 
 
 def is_same_origin(origin: str, host: str, public_origins: Collection[str]) -> bool:
@@ -11,13 +14,28 @@ def is_same_origin(origin: str, host: str, public_origins: Collection[str]) -> b
     return origin in public_origins or (bool(separator) and scheme in ("http", "https") and site == host)
 
 
-def may_be_rebound(host: str, public_origins: Collection[str]) -> bool:
+def comes_from_elsewhere(headers: Mapping[str, str]) -> str | None:
+    """Why a request need not be from this machine's own users, though it came over loopback; None if nothing says so.
+
+    A proxy may have passed it on for others, or a page of another site had a browser send it: by Fetch Metadata, or by
+    its ``Host``, a name that was pointed to this machine.
+    """
+    if by := next((name for name in _PASSED_ON if name in headers), None):
+        return f"the request was passed on by a proxy ({by})"
+    if headers.get("Sec-Fetch-Site", "") in ("cross-site", "same-site"):
+        return "the request was sent by a page of another site"
+    if may_be_rebound(headers.get("Host", "")):
+        return "the host is neither an address nor 'localhost'"
+    return None
+
+
+def may_be_rebound(host: str) -> bool:
     """Whether a ``Host`` header is a name that another site may have pointed to this machine (DNS rebinding).
 
     A page of that site then is of the same origin, as browsers see it. Addresses and ``localhost`` cannot be pointed
     anywhere; a client that sends no host is no browser.
     """
-    if not host or host in (urlsplit(origin).netloc for origin in public_origins):
+    if not host:
         return False
     try:
         name = urlsplit(f"//{host}").hostname or ""

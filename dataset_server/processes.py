@@ -13,8 +13,9 @@ import logging
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import Process
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,11 +24,13 @@ from .confinement import Limits
 
 logger = logging.getLogger(__name__)
 
-#: Imported, not run by path: that way its bytecode is kept. From the last place on the path, so that no module of ours
-#: is taken for one of the standard library.
-_SUPERVISE: Final = "import sys; sys.path.append(sys.argv[1]); import supervisor; sys.exit(supervisor.main())"
-_HERE: Final = str(Path(__file__).parent)
-_ENDING_SECONDS: Final = 20.0
+#: Imported, not run by path: that way its bytecode is kept. From the last place on the path, so that nothing there is
+#: taken for the standard library.
+_SUPERVISE: Final = (
+    "import sys; sys.path.append(sys.argv[1]); from dataset_server import supervisor; sys.exit(supervisor.main())"
+)
+_HERE: Final = str(Path(__file__).parent.parent)
+_ENDING_SECONDS: Final = 60.0
 
 #: What installers may see of our environment: how to reach package indexes and repositories.
 _TOOL_VARIABLES = (
@@ -43,15 +46,18 @@ _TOOL_VARIABLES = (
 )
 _TOOL_PREFIXES = ("UV_", "PIP_", "GIT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "XDG_")
 
-_PR_SET_DUMPABLE = 4
+_PR_SET_DUMPABLE, _PR_GET_SECCOMP = 4, 21
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1
 _TAIL_LINES = 20
 _TAIL_BYTES = 4000
+_CHUNK: Final = 1 << 16
+_MAX_OUTPUT: Final = 64 << 20
+_KEPT_ERRORS: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How a program ended: its status (negative: a signal), what it printed, and the last lines of its errors."""
+    """How a program ended: its status (negative: a signal), what it printed, and the end of its errors."""
 
     status: int
     output: str
@@ -106,6 +112,11 @@ def landlock_abi() -> int:
     return max(answer, 0)
 
 
+def can_filter_calls() -> bool:
+    """Whether the kernel can have a program do without system calls (seccomp(2))."""
+    return sys.platform == "linux" and int(ctypes.CDLL(None).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0)) >= 0
+
+
 class Pipe:
     """A pipe of our own: asyncio's would make a process's end wait for every child that inherited it."""
 
@@ -113,24 +124,47 @@ class Pipe:
         self.reader = reader
         self.write_end = write_end
         self._transport = transport
+        self._writable = True
 
     @classmethod
     async def open(cls, limit: int) -> Self:
         """A pipe whose reader takes in lines of ``limit`` bytes."""
         read_end, write_end = os.pipe()
-        reader = asyncio.StreamReader(limit=limit)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", 0)
-        )
+        reader, file = asyncio.StreamReader(limit=limit), os.fdopen(read_end, "rb", 0)
+        try:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), file
+            )
+        except BaseException:
+            file.close()
+            os.close(write_end)
+            raise
         return cls(reader, transport, write_end)
 
     def close_write_end(self) -> None:
         """Leave the writing to the process that inherited it."""
-        os.close(self.write_end)
+        if self._writable:
+            self._writable = False
+            os.close(self.write_end)
 
     def end(self) -> None:
         """Take nothing more in; the reader gets what has come so far, and then the end."""
+        self.close_write_end()
         self._transport.close()
+
+
+@contextlib.asynccontextmanager
+async def two_pipes(limit: int) -> AsyncIterator[tuple[Pipe, Pipe]]:
+    """Pipes for output, in lines of ``limit`` bytes, and for errors; they end with the context."""
+    output = await Pipe.open(limit)
+    try:
+        errors = await Pipe.open(_CHUNK)
+        try:
+            yield output, errors
+        finally:
+            errors.end()
+    finally:
+        output.end()
 
 
 @dataclass(frozen=True)
@@ -149,6 +183,7 @@ class Supervised:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._report = asyncio.create_task(self._listen())
+        self._given_up = False
 
     @classmethod
     async def start(
@@ -161,6 +196,7 @@ class Supervised:
         folder: Path | None = None,
         limits: Limits | None = None,
         landlock: Mapping[str, Any] | None = None,
+        calls: Mapping[str, Any] | None = None,
     ) -> Self:
         """Start ``command``; closes the write ends. With ``limits`` it is confined. Raises `OSError`."""
         order = {
@@ -168,6 +204,7 @@ class Supervised:
             "stdout": output.write_end,
             "confined": limits is not None,
             "landlock": landlock,
+            "calls": calls,
             "limits": (limits or Limits()).to_json(),
         }
         try:
@@ -193,17 +230,26 @@ class Supervised:
         return await asyncio.shield(self._report)
 
     async def end(self) -> Report:
-        """End the program and all its processes."""
+        """End the program and all its processes.
+
+        Who is cancelled meanwhile, and however often, stays until they are gone, and then is: whoever comes next must
+        not meet them at work in the same folder. A process that not even SIGKILL ends, such as one that waits for a
+        dead disk, is left to the supervisor, which goes on trying.
+        """
         assert self._process.stdin is not None
         self._process.stdin.close()
-        try:
-            async with asyncio.timeout(_ENDING_SECONDS):
-                return await self.report()
-        except TimeoutError:  # a process that not even SIGKILL ends, such as one that waits for a dead disk
-            logger.error("processes below %d cannot be ended", self._process.pid)  # noqa: TRY400 - no traceback's use
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            return await self.report()
+        deadline, cancelled = time.monotonic() + _ENDING_SECONDS, False
+        while not self._report.done() and not self._given_up:
+            try:
+                await asyncio.wait((self._report,), timeout=max(0.0, deadline - time.monotonic()))
+            except asyncio.CancelledError:
+                cancelled = True
+            if not self._report.done() and time.monotonic() >= deadline:
+                self._given_up = True
+                logger.error("processes below %d cannot be ended; it goes on trying", self._process.pid)
+        if cancelled:
+            raise asyncio.CancelledError
+        return self._report.result() if self._report.done() else Report()
 
     async def _listen(self) -> Report:
         assert self._process.stdout is not None
@@ -213,21 +259,55 @@ class Supervised:
 
 
 async def run_tool(command: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Finished:
-    """Run a program to its end; a timeout ends it and counts as status 124."""
-    output, errors = await Pipe.open(1 << 16), await Pipe.open(1 << 16)
-    tool = None
-    try:
-        tool = await Supervised.start(command, output, errors, env={**tool_environment(), **(env or {})})
-        async with asyncio.timeout(timeout):
-            said, complained, report = await asyncio.gather(output.reader.read(), errors.reader.read(), tool.report())
-    except TimeoutError:
-        return Finished(124, "", f"{command[0]} did not finish within {timeout:g} s")
-    finally:
-        if tool:
-            await tool.end()
-        output.end()
-        errors.end()
+    """Run a program to its end.
+
+    A timeout ends it and counts as status 124. What it prints is taken up to 64 MiB, after which it is ended; of its
+    errors the last MiB is kept.
+    """
+    said, complained = bytearray(), bytearray()
+    trouble, report = "", Report()
+    async with two_pipes(_CHUNK) as (output, errors):
+        reading = asyncio.gather(_take(output.reader, said), _take_last(errors.reader, complained))
+        tool = None
+        try:
+            tool = await Supervised.start(command, output, errors, env={**tool_environment(), **(env or {})})
+            async with asyncio.timeout(timeout):
+                await reading
+                report = await tool.report()
+        except TimeoutError:
+            report, trouble = Report(status=124), f"{command[0]} did not finish within {timeout:g} s"
+        except _TooMuchError:
+            trouble = f"{command[0]} printed more than {_MAX_OUTPUT} bytes, and was ended"
+        finally:
+            try:
+                if tool:
+                    await tool.end()
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
     if report.not_started:
-        return Finished(127, "", f"{command[0]} cannot be started: {report.not_started}")
+        report, trouble = Report(status=127), f"{command[0]} cannot be started: {report.not_started}"
     status = -signal.SIGKILL if report.status is None else report.status
-    return Finished(status, said.decode(errors="replace"), complained.decode(errors="replace"))
+    errors_and_trouble = "\n".join(part for part in (_text(complained).rstrip("\n"), trouble) if part)
+    return Finished(status, "" if trouble else _text(said), errors_and_trouble)
+
+
+class _TooMuchError(Exception):
+    """A program prints without end."""
+
+
+async def _take(stream: asyncio.StreamReader, taken: bytearray) -> None:
+    while chunk := await stream.read(_CHUNK):
+        taken += chunk
+        if len(taken) > _MAX_OUTPUT:
+            raise _TooMuchError
+
+
+async def _take_last(stream: asyncio.StreamReader, taken: bytearray) -> None:
+    while chunk := await stream.read(_CHUNK):
+        taken += chunk
+        del taken[:-_KEPT_ERRORS]
+
+
+def _text(taken: bytearray) -> str:
+    return taken.decode(errors="replace")

@@ -79,6 +79,8 @@ class FairQueue:
         self._arrived = self._started = 0
         self._stopped = False
         self._order: list[Job] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def join(self, *, client: str = "", priority: int = 0, group: str = "") -> Ticket:
         """Take a place; its turn may come at once."""
@@ -106,6 +108,10 @@ class FairQueue:
     def stop(self) -> None:
         """Let nobody start any more."""
         self._stopped = True
+
+    async def idle(self) -> None:
+        """Wait until nobody has a turn."""
+        await self._idle.wait()
 
     @property
     def waiting(self) -> int:
@@ -135,6 +141,10 @@ class FairQueue:
             self._served[job.client] = self._started
             self._running.add(job)
             self._waiting.pop(job).called.set()
+        if self._running:
+            self._idle.clear()
+        else:
+            self._idle.set()
         if not self._waiting and not self._running:
             self._served.clear()  # who was served before an idle time is no matter, and names must not pile up
 

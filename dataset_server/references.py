@@ -1,8 +1,9 @@
 """What versions mean, remembered: exact ones for good, moving ones for a short while, and on disk for bad days.
 
 A commit and a release never change their meaning. A tag, a branch, ``latest`` and the content of a folder may, so they
-are asked for anew after `Settings.reference_seconds`. Every answer is written down; when a repository or an index does
-not answer, the last known meaning counts, if its environment is there.
+are asked for anew after `Settings.reference_seconds`; a repository is asked for all tags and branches at once. Every
+answer is written down; when a repository or an index does not answer, the last known meaning counts, if its environment
+is there.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,12 @@ from pathlib import Path
 from .durable import write_file
 from .errors import EnvironmentFailedError, UnknownVersionError
 from .settings import HandlerSource, Settings
-from .sources import Resolved, ask, resolved, understand
+from .sources import Resolved, ask, find_commit, list_references, resolved, understand
 
 logger = logging.getLogger(__name__)
+
+#: Questions to indexes and folders at a time, however many versions that nobody knows are asked for.
+_AT_A_TIME = 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,14 @@ class Meaning:
     is_fresh: bool = True
 
 
+@dataclass(frozen=True)
+class Listed:
+    """The tags and branches of a repository; ``until`` by the monotonic clock."""
+
+    found: Mapping[str, str]
+    until: float
+
+
 class References:
     """Says what versions mean. ``is_installed`` tells whether a version can be used with nobody to ask."""
 
@@ -45,6 +57,9 @@ class References:
         self._is_installed = is_installed
         self._known: dict[tuple[str, str], Meaning] = {}
         self._asking: dict[tuple[str, str], asyncio.Task[Meaning]] = {}
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
+        self._listed: dict[str, Listed] = {}
+        self._listing: dict[str, asyncio.Task[Listed]] = {}
 
     async def resolve(self, name: str, source: HandlerSource, version: str) -> Resolved:
         """What ``version`` of the dataset ``name`` means now; many callers share one question.
@@ -68,6 +83,8 @@ class References:
         """Ask anew next time: something that relied on this meaning has failed."""
         with contextlib.suppress(UnknownVersionError):
             self._known.pop((source.source, understand(source, version).spelling), None)
+        if source.kind == "git":
+            self._listed.pop(source.git[0], None)
 
     async def _find_out(self, name: str, source: HandlerSource, version: str) -> Meaning:
         asked = understand(source, version)
@@ -92,8 +109,12 @@ class References:
     ) -> Meaning:
         lasts = self._settings.reference_seconds if moves else float("inf")
         try:
+            if source.kind == "git":
+                listed = await self._list(source)
+                return Meaning(find_commit(version, listed.found), time.time(), listed.until)
             timeout = self._settings.install_timeout
-            meaning = await ask(source, version, self._settings.python, self._root, timeout)
+            async with self._turns:
+                meaning = await ask(source, version, self._settings.python, self._root, timeout)
         except EnvironmentFailedError as error:
             if recorded is None or not await self._is_installed(resolved(name, source, recorded[0])):
                 raise
@@ -104,6 +125,24 @@ class References:
             )  # fmt: skip
             return Meaning(*recorded, time.monotonic() + lasts, is_fresh=False)
         return Meaning(meaning, time.time(), time.monotonic() + lasts)
+
+    async def _list(self, source: HandlerSource) -> Listed:
+        """The tags and branches of a repository, as they were a short while ago at most; many callers share a list."""
+        url = source.git[0]
+        listed = self._listed.get(url)
+        if listed is None or time.monotonic() > listed.until:
+            task = self._listing.get(url)
+            if task is None:
+                task = self._listing[url] = asyncio.create_task(self._list_now(source))
+                task.add_done_callback(lambda _: self._listing.pop(url, None))
+            listed = await asyncio.shield(task)
+        return listed
+
+    async def _list_now(self, source: HandlerSource) -> Listed:
+        until = time.monotonic() + self._settings.reference_seconds
+        found = await list_references(source, self._root, self._settings.install_timeout)
+        listed = self._listed[source.git[0]] = Listed(found, until)
+        return listed
 
     def _file(self, source: HandlerSource, spelling: str) -> Path:
         # The answer of an index depends on which Python asks.

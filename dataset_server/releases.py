@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 from uv import find_uv_bin
 
 from .errors import UnknownVersionError
-from .installer_faults import installer_failed
+from .installer_faults import installer_failed, told
 from .processes import run_tool
 
 
@@ -54,7 +54,7 @@ async def ask_index(package: str, version: str | None, python: str, root: Path, 
     if found.status == 0 and pinned:
         return str(Version(pinned[1]))
     if version and "there is no version of" in found.errors:
-        raise UnknownVersionError(f"there is no {wanted} to install: {found.tail}")
+        raise UnknownVersionError(f"there is no {wanted} to install: {told(found, root)}")
     raise installer_failed(
         f"the index does not tell which release of '{package}' {version or 'latest'} is", found, root
     )

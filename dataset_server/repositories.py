@@ -4,6 +4,7 @@ Each repository has one bare mirror in the environments' folder, which is fetche
 repository is run here: no hooks, no filters, no submodules, and no protocol but the one of the configured URL.
 """
 
+import base64
 import hashlib
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from .errors import EnvironmentFailedError, UnknownVersionError
 from .installer_faults import disk_failed, installer_failed
@@ -46,7 +48,7 @@ class Repository:
 
     async def references(self, *, timeout: float) -> Mapping[str, str]:
         """The commit of each tag and branch, by its whole name; raises `EnvironmentFailedError`."""
-        listed = await self._git("ls-remote", "--", self.url, "refs/tags/*", "refs/heads/*", timeout=timeout)
+        listed = await self._git("ls-remote", "--", self._address, "refs/tags/*", "refs/heads/*", timeout=timeout)
         if listed.status != 0:
             raise installer_failed("git cannot list the versions there are", listed, self.root)
         found = {name: commit for commit, _, name in (line.partition("\t") for line in listed.output.splitlines())}
@@ -66,7 +68,9 @@ class Repository:
             await self._copy(commit, target)
             os.utime(self.mirror)  # that is how `Environments.collect` knows that it is used
         folder = (target / subdirectory).resolve()
-        if not folder.is_relative_to(target.resolve()) or not (folder / "pyproject.toml").is_file():
+        project = folder / "pyproject.toml"
+        # Links may lead about in the repository, but not out of it: an installer tells what it cannot read.
+        if not project.resolve().is_relative_to(target.resolve()) or not project.is_file():
             raise EnvironmentFailedError(f"commit {commit} has no pyproject.toml in '{subdirectory or '.'}'")
         return folder
 
@@ -87,7 +91,7 @@ class Repository:
         except OSError as error:
             raise disk_failed("the repository's mirror cannot be written", error) from error
         fetch = [f"--git-dir={self.mirror}", "fetch", "--quiet", "--force", "--prune", "--no-tags", "--no-auto-gc"]
-        fetch += ["--no-recurse-submodules", "--", self.url]
+        fetch += ["--no-recurse-submodules", "--", self._address]
         fetched = await self._git(*fetch, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
         if fetched.status != 0:
             fault = installer_failed("git cannot fetch the repository", fetched, self.root)
@@ -113,13 +117,37 @@ class Repository:
             shutil.rmtree(self.mirror, ignore_errors=True)  # it has rotted, or its disk is full: the next one is new
             raise installer_failed("the mirror of the repository does not give the commit away", copied, self.root)
 
+    @property
+    def _address(self) -> str:
+        return without_credentials(self.url)[0]
+
     async def _git(self, *arguments: str, timeout: float | None = None, allowed: str | None = None) -> Finished:
         configured = [part for setting in _CONFIG for part in ("-c", setting)]
         environment = {
             "GIT_ALLOW_PROTOCOL": allowed or protocol(self.url),
             "GIT_LFS_SKIP_SMUDGE": "1",  # a repository may say itself where its large files are
+            **without_credentials(self.url)[1],
         }
         return await run_tool(["git", *configured, *arguments], timeout=timeout or self.timeout, env=environment)
+
+
+def without_credentials(url: str) -> tuple[str, dict[str, str]]:
+    """``url`` as git may be given it, and the environment that tells git what stood before its ``@``, if it was secret.
+
+    Everybody on a machine can read what programs are called with, so there is no place for a token.
+    """
+    parts = urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    if parts.scheme != "https" or not credentials:
+        return url, {}
+    user, _, password = credentials.partition(":")
+    basic = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    address, number = parts._replace(netloc=host).geturl(), int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    return address, {
+        "GIT_CONFIG_COUNT": str(number + 1),
+        f"GIT_CONFIG_KEY_{number}": f"http.{address}.extraHeader",
+        f"GIT_CONFIG_VALUE_{number}": f"Authorization: Basic {basic}",
+    }
 
 
 def protocol(url: str) -> str:

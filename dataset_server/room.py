@@ -5,17 +5,25 @@ is published. Sharing blocks between the two (reflinks) would need a file system
 block borders, which would make other archives than today's.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .durable import read_bounded
+from .errors import HandlerFaultError
+from .handler_events import loads_foreign
+
+#: Bytes a handler's plan may have.
+PLAN_BYTES = 256 << 20
+_MOST = 2**53  # samples of a shard
+
 
 @dataclass(frozen=True)
 class Space:
-    """The room there is, in bytes: ``free`` on the disk, of which ``keep_free`` stays so and ``promised`` will be
-    written by builds under way; ``used`` by archives, of ``quota`` where there is one.
+    """The room there is for a build, in bytes: ``free`` on the disk, of which ``keep_free`` stays so and ``promised``
+    will be written by other builds; ``written`` of what it needs is there already. ``used`` by archives and set aside
+    for other builds, of ``quota`` where there is one.
     """
 
     free: int
@@ -23,12 +31,13 @@ class Space:
     promised: int
     used: int
     quota: int | None
+    written: int = 0
 
     def lacking(self, needed: int) -> int:
-        """How many bytes must go before ``needed`` more may come; 0 or less if none."""
-        lacking = needed + self.promised + self.keep_free - self.free
-        if self.quota is not None:
-            lacking = max(lacking, needed + self.promised + self.used - self.quota)
+        """How many bytes must go before there is room for a build that needs so many; 0 or less if none."""
+        lacking = max(0, needed - self.written) + self.promised + self.keep_free - self.free
+        if self.quota is not None:  # of which what builds have written is a part, unlike of what is free
+            lacking = max(lacking, needed + self.used - self.quota)
         return lacking
 
     def in_words(self) -> str:
@@ -71,10 +80,11 @@ def to_reserve(archive_bytes: int) -> int:
 def planned_samples(work: Path) -> dict[str, int]:
     """Samples of each shard of the plan in a build's folder; empty where the handler does not say."""
     try:
-        plan = json.loads((work / "plan" / "plan.json").read_bytes())
-        return {str(shard["file"]): int(shard["samples"]) for shard in plan["shards"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        plan = loads_foreign(read_bounded(work / "plan" / "plan.json", PLAN_BYTES), "a plan that is no JSON")
+        planned = {str(shard["file"]): int(shard["samples"]) for shard in plan["shards"]}
+    except (OSError, HandlerFaultError, ValueError, KeyError, TypeError, OverflowError):
         return {}
+    return planned if all(0 <= samples <= _MOST for samples in planned.values()) else {}
 
 
 def extrapolated(planned: Mapping[str, int], sealed: Mapping[str, int]) -> int | None:

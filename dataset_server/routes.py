@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from dataset_client.protocol import API_PREFIX
 
 from . import answers, api, downloads, errors, models
+from .middlewares import expected
 
 #: The roles in rising order; each may do what those before it may.
 RoleName = Literal["read", "request", "admin"]
@@ -41,7 +42,7 @@ class Route:
     def register(self) -> web.RouteDef:
         """The route as aiohttp takes it; what can be got can be asked for its head too."""
         options = {"allow_head": 101 not in self.responses} if self.method == "GET" else {}
-        return web.RouteDef(self.method, self.path, self.view, options)
+        return web.RouteDef(self.method, self.path, self.view, {**options, "expect_handler": expected})
 
 
 _DATASETS = f"{API_PREFIX}/datasets"
@@ -111,6 +112,7 @@ TABLE: tuple[Route, ...] = (
         faults=(
             errors.NotFoundError,
             errors.UnknownVersionError,
+            errors.EnvironmentFailedError,
             errors.WrongStateError,
             errors.UnavailableError,
         ),
@@ -192,6 +194,7 @@ TABLE: tuple[Route, ...] = (
             errors.UnknownVersionError,
             errors.EnvironmentFailedError,
             errors.HandlerFaultError,
+            errors.UnavailableError,
         ),
     ),
     Route(
@@ -220,7 +223,15 @@ TABLE: tuple[Route, ...] = (
         query=models.AuditQuery,
     ),
     Route("GET", "/healthz", api.health, None, "The process answers.", {200: answers.Health}),
-    Route("GET", "/readyz", api.readiness, None, "So does the database.", {200: answers.Health}),
+    Route(
+        "GET",
+        "/readyz",
+        api.readiness,
+        None,
+        "So does the database, and new requests are taken.",
+        {200: answers.Health},
+        faults=(errors.UnavailableError,),
+    ),
     Route("GET", "/metrics", api.metrics, "read", "What the server counts, for Prometheus.", {200: "text/plain"}),
 )
 

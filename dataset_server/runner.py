@@ -13,14 +13,23 @@ import signal
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from .confinement import Confinement, rules
+from .confinement import Confinement, calls, rules
 from .errors import ConfigRefusedError, HandlerFaultError
 from .handler_events import Described, Fault, Finished, HandlerEvent, Planned, Progress, parse_event
-from .processes import Pipe, Report, Supervised, handler_environment, landlock_abi, last_lines
+from .processes import (
+    Pipe,
+    Report,
+    Supervised,
+    can_filter_calls,
+    handler_environment,
+    landlock_abi,
+    last_lines,
+    two_pipes,
+)
 
 HANDLER_API: Final = 1
 _FINAL: Final = (Described, Planned, Finished, Fault)
@@ -44,12 +53,14 @@ _BREACHES: Final = {
     "memory": "handler_out_of_memory",
     "cpu_time": "handler_cpu_exceeded",
     "processes": "handler_processes_exceeded",
+    "disk": "disk_full",
 }
 _EXCESSES: Final = {
     "handler_out_of_memory": "needed more memory than it may have; ask for less at a time, use fewer workers, or have "
     "the server's handler_memory raised",
     "handler_cpu_exceeded": "used up its CPU time; ask for less, or have the server's handler_cpu_time raised",
-    "handler_processes_exceeded": "started more processes than the server's handler_processes allows",
+    "handler_processes_exceeded": "started more processes, or threads, than the server's handler_processes allows",
+    "disk_full": "left too little of the server's disk free (disk_reserve); free some and ask again",
     "handler_file_too_large": "wrote a file larger than the server's handler_file_size allows",
 }
 
@@ -75,57 +86,79 @@ async def run_command(
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{command}-{uuid.uuid4().hex[:8]}.json"
-    file.write_text(json.dumps({"handler_api": HANDLER_API, **request}))
     log = _Log(folder / f"{command}.log")
-    output, errors = await Pipe.open(_MAX_LINE), await Pipe.open(1 << 16)
-    collecting = asyncio.create_task(log.collect(errors.reader))
-    handler = None
     try:
-        try:
-            handler = await Supervised.start(
-                [str(python), "-I", "-m", "dataset_handlers", command, str(file)],
-                output,
-                errors,
-                env=handler_environment(folder),
-                folder=folder,
-                limits=confinement.limits if confinement else None,
-                landlock=rules(confinement, python, folder, landlock_abi()) if confinement else None,
-            )
-        except OSError as error:
-            message = f"the handler's interpreter cannot be started: {error}"
-            raise HandlerFaultError("handler_exited", message) from error
-        final = None
-        report: Report | None = None
-        try:
-            async with asyncio.timeout(timeout):
+        file.write_text(json.dumps({"handler_api": HANDLER_API, **request}))
+        async with two_pipes(_MAX_LINE) as (output, errors):
+            collecting = asyncio.create_task(log.collect(errors.reader))
+            handler = None
+            try:
+                arguments = [str(python), "-I", "-m", "dataset_handlers", command, str(file)]
+                handler = await _start(arguments, output, errors, folder, confinement)
                 a_second = _EVENTS_A_SECOND + _WORKERS_EVENTS_A_SECOND * request.get("workers", 1)
                 allowance = Allowance("events", _EVENTS_AT_ONCE, a_second)
                 listening = _listen(output.reader, allowance, stall_timeout, on_event)
-                final = await _until_gone(handler, output, listening, collecting)
-                # Its last word said, it has a moment to go by itself.
-                async with asyncio.timeout(_LEAVING_SECONDS if final else None):
-                    report = await handler.report()
-        except TimeoutError:
-            if final is None:
-                message = f"the handler did not {command} within {timeout:g} s"
-                raise HandlerFaultError("handler_timeout", message) from None
-        await handler.end()
-        await asyncio.wait((collecting,), timeout=1)
-        answer = _judge(final, report, command)
-        await asyncio.to_thread(refuse_links, folder)
-        return answer  # noqa: TRY300 - what it left must be looked at inside
-    except HandlerFaultError as error:
-        await asyncio.wait((collecting,), timeout=0.2)
-        error.log = error.log or log.tail
-        raise
+                final, report = await _hear(handler, output, listening, collecting, command, timeout)
+                await handler.end()
+                await asyncio.wait((collecting,), timeout=1)
+                answer = _judge(final, report, command)
+                await asyncio.to_thread(refuse_links, folder)
+                return answer  # noqa: TRY300 - what it left must be looked at inside
+            except HandlerFaultError as error:
+                await asyncio.wait((collecting,), timeout=0.2)
+                error.log = error.log or log.tail
+                raise
+            finally:
+                try:
+                    if handler is not None:
+                        await handler.end()
+                finally:
+                    collecting.cancel()
+                    await asyncio.gather(collecting, return_exceptions=True)
     finally:
-        if handler is not None:
-            await handler.end()
-        collecting.cancel()
-        await asyncio.gather(collecting, return_exceptions=True)
-        output.end()
-        errors.end()
         file.unlink(missing_ok=True)
+
+
+async def _start(
+    arguments: Sequence[str], output: Pipe, errors: Pipe, folder: Path, confinement: Confinement | None
+) -> Supervised:
+    try:
+        return await Supervised.start(
+            arguments,
+            output,
+            errors,
+            env=handler_environment(folder),
+            folder=folder,
+            limits=confinement.limits if confinement else None,
+            landlock=rules(confinement, Path(arguments[0]), folder, landlock_abi()) if confinement else None,
+            calls=calls(filters=can_filter_calls()) if confinement else None,
+        )
+    except OSError as error:
+        message = f"the handler's interpreter cannot be started: {error}"
+        raise HandlerFaultError("handler_exited", message) from error
+
+
+async def _hear(
+    handler: Supervised,
+    output: Pipe,
+    listening: Coroutine[Any, Any, HandlerEvent | None],
+    collecting: asyncio.Task[None],
+    command: str,
+    timeout: float,
+) -> tuple[HandlerEvent | None, Report | None]:
+    """The handler's last word, and how it ended; None if it must be made to. Raises `HandlerFaultError`."""
+    final = None
+    try:
+        async with asyncio.timeout(timeout):
+            final = await _until_gone(handler, output, listening, collecting)
+            # Its last word said, it has a moment to go by itself.
+            async with asyncio.timeout(_LEAVING_SECONDS if final else None):
+                return final, await handler.report()
+    except TimeoutError:
+        if final is None:
+            message = f"the handler did not {command} within {timeout:g} s"
+            raise HandlerFaultError("handler_timeout", message) from None
+        return final, None
 
 
 async def _until_gone(
@@ -212,17 +245,22 @@ def _judge(final: HandlerEvent | None, report: Report | None, command: str) -> H
 def refuse_links(work: Path) -> None:
     """Raise `HandlerFaultError` where a handler that has gone left more than folders and plain files for us to read.
 
-    A link could lead to what the handler must not see, and we would publish it; reading a pipe would never end.
+    A link could lead to what the handler must not see, and we would publish it; reading a pipe would never end. Neither
+    may it leave what cannot be looked at, such as a path that is too long.
     """
-    with os.scandir(work) as found:
-        waiting = [entry for entry in found if entry.name in _OURS_TO_READ]
-    while waiting:
-        entry = waiting.pop()
-        if entry.is_dir(follow_symlinks=False):
-            with os.scandir(entry) as found:
-                waiting += found
-        elif not entry.is_file(follow_symlinks=False) or entry.name in _OURS_TO_READ:
-            raise HandlerFaultError("handler_protocol", f"what the handler made as '{entry.name}' is no plain file")
+    try:
+        with os.scandir(work) as found:
+            waiting = [entry for entry in found if entry.name in _OURS_TO_READ]
+        while waiting:
+            entry = waiting.pop()
+            if entry.is_dir(follow_symlinks=False):
+                with os.scandir(entry) as found:
+                    waiting += found
+            elif not entry.is_file(follow_symlinks=False) or entry.name in _OURS_TO_READ:
+                raise HandlerFaultError("handler_protocol", f"what the handler made as '{entry.name}' is no plain file")
+    except OSError as error:
+        message = f"what the handler made cannot be looked at: {error.strerror}"
+        raise HandlerFaultError("handler_protocol", message) from error
 
 
 def _ending(report: Report | None) -> str:
@@ -230,8 +268,16 @@ def _ending(report: Report | None) -> str:
         trouble = report and report.not_started
         return f"could not be started ({trouble})" if trouble else "was ended"
     if report.status < 0:
-        return f"was ended by {signal.Signals(-report.status).name}"
+        return f"was ended by {_name_of(-report.status)}"
     return f"exited with status {report.status}"
+
+
+def _name_of(number: int) -> str:
+    """A signal's name; those for real-time use have none of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _excess(final: HandlerEvent | None, report: Report, command: str) -> HandlerFaultError | None:

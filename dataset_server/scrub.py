@@ -5,6 +5,7 @@ cache is dropped first, since it would show what was written, not what the disk 
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -14,17 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .staleness import StoppedError
+from .background import StoppedError
 from .store.schema import Shard
 
 _CHUNK = 1 << 20
+#: What a disk or file system says of data it cannot give back, some of them on Linux only, and of what is no file. Any
+#: other failure – too many open files, no memory, no right – may pass, and says nothing of the archive.
+_ROT = frozenset(
+    getattr(errno, name, errno.EIO) for name in ("EIO", "EUCLEAN", "EBADMSG", "ENODATA", "EILSEQ", "EISDIR")
+)
 
 
 @dataclass(frozen=True)
 class Finding:
     """What is wrong with an archive: ``rotten`` lists the shards whose bytes are not theirs, if it is any of these."""
 
-    code: str  # archive_missing, archive_rotten
+    code: str  # archive_missing, archive_rotten, archive_unreadable
     message: str
     rotten: tuple[str, ...] = ()
 
@@ -45,7 +51,7 @@ def read_again(
     """Read an archive of ``size`` bytes at no more than ``bytes_per_second``; what is wrong with it, or None.
 
     ``shards`` are its own, in the order of their offsets. ``on_bytes`` hears how many bytes were read, chunk by chunk.
-    Raises `StoppedError`; a disk that cannot be read is a finding.
+    Raises `StoppedError`, and `OSError` for what may pass; data that the disk cannot give back is a finding.
     """
     whole, parts, part = hashlib.sha256(), [hashlib.sha256() for _ in shards], 0
     position, started = 0, time.monotonic()
@@ -68,6 +74,8 @@ def read_again(
     except FileNotFoundError:
         return Finding("archive_missing", f"{path.name} is not there any more")
     except OSError as error:
+        if error.errno not in _ROT:
+            raise
         return Finding("archive_rotten", f"{path.name} cannot be read: {error.strerror} at byte {position}")
     if position == size and whole.hexdigest() == sha256:
         return None

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import shutil
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -63,20 +64,23 @@ def understand(source: HandlerSource, version: str) -> Asked:
 
 
 async def ask(source: HandlerSource, version: str, python: str, root: Path, timeout: float) -> str:
-    """What ``version`` means now: a commit, a release, or a declared version with the digest of its files.
+    """What ``version`` of a package or folder means now: a release, or a declared version with a digest of its files.
 
-    Raises `UnknownVersionError`, or `EnvironmentFailedError` where repository or index do not answer.
+    Raises `UnknownVersionError`, or `EnvironmentFailedError` where the index does not answer.
     """
-    patience = min(timeout, _ASK_SECONDS)
     if source.kind == "package":
+        patience = min(timeout, _ASK_SECONDS)
         return await ask_index(source.package, None if version == LATEST else version, python, root, patience)
-    if source.kind == "git":
-        return await _ask_git(version, Repository(source.git[0], root, timeout), patience)
     return await asyncio.to_thread(_ask_folder, source, version)
 
 
-async def _ask_git(version: str, repository: Repository, timeout: float) -> str:
-    found = await repository.references(timeout=timeout)
+async def list_references(source: HandlerSource, root: Path, timeout: float) -> Mapping[str, str]:
+    """The tags and branches of a repository, with their commits now; raises `EnvironmentFailedError`."""
+    return await Repository(source.git[0], root, timeout).references(timeout=min(timeout, _ASK_SECONDS))
+
+
+def find_commit(version: str, found: Mapping[str, str]) -> str:
+    """The commit that ``version`` means among the tags and branches ``found``; raises `UnknownVersionError`."""
     if version == LATEST:
         newest = latest_release(name.removeprefix("refs/tags/") for name in found if name.startswith("refs/tags/"))
         if newest is None:
@@ -111,12 +115,15 @@ def resolved(name: str, source: HandlerSource, meaning: str, last_known: float |
 
 
 def resolve_again(name: str, source: HandlerSource, resolved_version: str) -> Resolved | None:
-    """The code behind an already resolved version, without asking anybody; None if it cannot be had any more."""
+    """The code behind an already resolved version, without asking anybody; None if it cannot be had any more.
+
+    Raises `EnvironmentFailedError` where its folder cannot be read now.
+    """
     if source.kind != "path":
         return resolved(name, source, resolved_version)
     try:
         found = resolved(name, source, _ask_folder(source, resolved_version.rpartition("+")[0]))
-    except (UnknownVersionError, EnvironmentFailedError):
+    except UnknownVersionError:
         return None
     return found if found.version == resolved_version else None
 
@@ -125,6 +132,8 @@ def declared_version(folder: Path) -> str:
     """The version a folder's ``pyproject.toml`` declares; ``0`` where it is computed."""
     with (folder / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file).get("project", {})
+    if not isinstance(project, dict):
+        raise ValueError("'project' in pyproject.toml is no table")  # noqa: TRY004 - a fault of the file, not of the call
     return str(project.get("version", "0"))
 
 

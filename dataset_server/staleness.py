@@ -13,10 +13,13 @@ compared: what was only touched or copied back is no change. What such a reading
 other dataset of the same files has to read them, and into the list, so that this one has not to again.
 
 The handler's own sha256 is believed for files that were at rest since before the build began, by mtime and ctime (the
-clocks of the raw data's disk and of the server's are taken to agree). Of
-others it is not known which content the stat of now belongs to: they are listed with inode 0, and the first check
-reads them. A folder that changed since then is listed without a sha256: which names its handler saw nobody knows, so
-the first check finds it changed.
+clocks of the raw data's disk and of the server's are taken to agree; a time that lies ahead says that a clock was set
+back, not that something changes). Of others it is not known which content the stat of now belongs to: they are listed
+with inode 0, and the first check reads them. A folder that changed since then is listed without a sha256: which names
+its handler saw nobody knows, so the first check finds it changed.
+
+Only what is known to be gone or different is a change. Raw data that cannot be read now, or that is away as a whole –
+the folder of the raw dataset is not there, or empty, as a disk's is that is not mounted – is none.
 
 What a handler reads past `read_raw`, or a handler that is not ours reads at all, is not known; nor is a list kept for
 archives from before there were any. Such datasets are never stale.
@@ -27,22 +30,29 @@ import json
 import os
 import stat
 import threading
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .durable import write_file
+from .background import StoppedError
+from .durable import read_bounded, write_file
+from .errors import HandlerFaultError
+from .handler_events import loads_foreign
+from .room import PLAN_BYTES
 from .store.cache import RawFile
 
 _CHUNK = 1 << 20
 #: Seconds by which a file must be older than a build to have been at rest: clocks of file systems have ticks.
 _TICK = 0.1
+#: Seconds by which the clock of the raw data's disk may be ahead of the server's.
+_AHEAD = 60.0
 _LONGEST_PATH = 1024  # what the ledger holds
-
-
-class StoppedError(Exception):
-    """The server stops, and with it a long reading of files."""
+_INODES = 1 << 64
+#: What says that a file is not there, rather than that nobody knows.
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,36 @@ def record(raw_root: Path, work: Path, began: float, target: Path) -> None:
 
 
 def began_at(work: Path) -> float:
-    """When the build in ``work`` began, by the clock of its disk: the oldest thing there is from then."""
-    return min((entry.stat().st_mtime for entry in os.scandir(work) if entry.is_file()), default=0.0)
+    """When the build in ``work`` began, by the clock of its disk: when the server wrote its note there.
+
+    Raises `OSError` if there is none.
+    """
+    return (work / "environment").lstat().st_mtime
+
+
+def changed_since_begun(raw_root: Path, work: Path) -> str | None:
+    """A raw file that the build in ``work`` has read and that may not be any more as it was then, if there is one.
+
+    Who goes on with that build would mix what was read before with what is read after.
+    """
+    began = began_at(work)
+    for path in _read_by(work):
+        try:
+            found = (raw_root / path).stat()
+            if _touched_since(began, found):
+                return path
+        except _GONE:
+            if not _is_away(raw_root, path):
+                return path
+        except OSError:
+            continue  # nobody knows now; the build that goes on will meet it
+    return None
+
+
+def _touched_since(began: float, found: os.stat_result) -> bool:
+    """Whether a file may have changed since a build began; times that lie ahead are a clock's that was set back."""
+    latest = time.time() + _AHEAD
+    return any(began - _TICK <= at <= latest for at in (found.st_mtime, found.st_ctime))
 
 
 def _read_by(work: Path) -> dict[str, str]:
@@ -83,8 +121,8 @@ def _read_by(work: Path) -> dict[str, str]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return loads_foreign(read_bounded(path, PLAN_BYTES), "what is no JSON")
+    except (OSError, HandlerFaultError):
         return None
 
 
@@ -114,18 +152,24 @@ def _known(raw_root: Path, path: str, sha256: str | None, began: float) -> RawFi
     unknown = RawFile(path, 0, 0, 0, sha256 or "")
     try:
         found = (raw_root / path).stat()
-        if max(found.st_mtime, found.st_ctime) >= began - _TICK:
+        if _touched_since(began, found):
             return unknown
         sha256 = sha256 or _digest_of_names(raw_root / path)
     except OSError:  # gone already: the first check will find that
         return unknown
-    return RawFile(path, found.st_ino, found.st_mtime_ns, found.st_size, sha256)
+    return replace(_as_it_is(path, found), sha256=sha256)
+
+
+def _as_it_is(path: str, found: os.stat_result) -> RawFile:
+    """What tells a file's content apart. Inodes go up to 2**64; no database has numbers above 2**63."""
+    inode = found.st_ino if found.st_ino < _INODES // 2 else found.st_ino - _INODES
+    return RawFile(path, inode, found.st_mtime_ns, found.st_size, "")
 
 
 def _write(target: Path, entries: Iterable[RawFile]) -> None:
     lines = (json.dumps(list(vars(entry).values())) for entry in entries)
     content = "".join(f"{line}\n" for line in sorted(lines)).encode()
-    write_file(target, content, target.with_name(f".{target.name}.{os.getpid()}.partial"))
+    write_file(target, content, target.with_name(f".{uuid.uuid4().hex}.partial"))  # the name is long enough as it is
 
 
 # -- checking it
@@ -134,17 +178,16 @@ def _write(target: Path, entries: Iterable[RawFile]) -> None:
 def look(raw_root: Path, sources: Path) -> Looked:
     """Compare the raw files with their list by one stat each; a list that is not there names none.
 
-    Raw data that is not here at all – its disk is not mounted, its folder was taken away – is no change.
+    Raises `OSError` for what cannot be looked at now, and what a list that is damaged gives rise to.
     """
     doubtful = []
     root = f"{raw_root}{os.sep}"
     for entry in _entries(sources):
         try:
             now = os.stat(root + entry.path)  # noqa: PTH116 - for 100,000 files, half the time
-        except OSError:
-            away = not (raw_root / entry.path.split("/")[0]).exists()
-            return Looked(None if away else entry.path)
-        if (now.st_ino, now.st_mtime_ns, now.st_size) != (entry.inode, entry.mtime_ns, entry.size):
+        except _GONE:
+            return Looked(None if _is_away(raw_root, entry.path) else entry.path)
+        if (now.st_ino, now.st_mtime_ns, now.st_size) != (entry.inode % _INODES, entry.mtime_ns, entry.size):
             doubtful.append(entry)
     return Looked(None, tuple(doubtful))
 
@@ -154,7 +197,7 @@ def settle(
 ) -> tuple[str | None, list[RawFile]]:
     """Find out what doubtful files hold, from the ledger or by reading them, up to the first that changed.
 
-    Returns that one, and what was found to be so now. Raises `StoppedError`.
+    Returns that one, and what was found to be so now. Raises `StoppedError`, and `OSError` for what cannot be read now.
     """
     found: list[RawFile] = []
     for entry in doubtful:
@@ -167,12 +210,23 @@ def settle(
                 now = replace(now, sha256=_digest(raw_root / entry.path, stop))
                 if replace(now, sha256="") != _identity(raw_root, entry.path):
                     return entry.path, found  # it changes right now
-        except OSError:
-            return entry.path, found
+        except _GONE:
+            return None if _is_away(raw_root, entry.path) else entry.path, found
         found.append(now)
         if now.sha256 != entry.sha256:
             return entry.path, found
     return None, found
+
+
+def _is_away(raw_root: Path, path: str) -> bool:
+    """Whether the raw dataset that a path belongs to is not here at all; a disk that is not mounted leaves a folder."""
+    top = raw_root / path.split("/")[0]
+    try:
+        return next(top.iterdir(), None) is None
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
 
 
 def note(sources: Path, found: Iterable[RawFile]) -> None:
@@ -191,11 +245,11 @@ def _entries(sources: Path) -> Iterator[RawFile]:
 
 
 def _identity(raw_root: Path, path: str) -> RawFile:
-    """What tells a file's content apart; raises `OSError`, also for what reading would never come to the end of."""
+    """What tells a file's content apart; raises `FileNotFoundError` also for what reading never comes to the end of."""
     found = (raw_root / path).stat()
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise OSError(f"{path} is no file any more")
-    return RawFile(path, found.st_ino, found.st_mtime_ns, found.st_size, "")
+        raise FileNotFoundError(f"{path} is no file any more")
+    return _as_it_is(path, found)
 
 
 def _digest(path: Path, stop: threading.Event) -> str:

@@ -1,10 +1,10 @@
 """Stands between the server and one program: starts it within limits, watches its processes, and ends every one.
 
-It runs in an interpreter of its own that loads nothing else of ours, and little of the standard library, so that it
-starts quickly; it talks to `dataset_server.processes` in JSON lines. Standard input brings one::
+It runs in an interpreter of its own that loads two small modules of ours, and little of the standard library, so that
+it starts quickly; it talks to `dataset_server.processes` in JSON lines. Standard input brings one::
 
-    {"command": [...], "stdout": FD, "confined": bool, "landlock": RULES or null,
-     "limits": {"memory", "cpu_time", "processes", "file_size", "open_files"}}      each may be null
+    {"command": [...], "stdout": FD, "confined": bool, "landlock": RULES or null, "calls": CALLS or null,
+     "limits": {"memory", "cpu_time", "processes", "threads", "file_size", "open_files", "disk_free"}}  each may be null
 
 and is a lifeline from then on: when it closes, because the server wants an end or because the server was killed, the
 program and all that came from it are killed. When nothing is left, standard output says how it went::
@@ -12,28 +12,29 @@ program and all that came from it are killed. When nothing is left, standard out
     {"status": INT or null, "breach": null or the name of a limit, "oom_kills": INT, "not_started": null or TEXT}
 
 ``status`` is the program's own, negative for a signal. RULES are numbers of <linux/landlock.h>, made in
-`dataset_server.confinement`: ``{"fs", "net", "scoped", "beneath": [[path, access], ...]}``.
+`dataset_server.confinement`: ``{"fs", "net", "scoped", "beneath": [[path, access], ...]}``. CALLS are those of system
+calls that do nothing, and that are refused: ``{"machine", "void": [...], "refused": [...]}``.
 
 Descendants cannot get away, whatever sessions they open: orphans are given to a "child subreaper" (prctl(2)), which
 this process is, so that it has no children left only when there are no descendants left.
 """
 
 # Neither pathlib, contextlib nor typing: importing them takes time.
-# ruff: noqa: PTH123, PTH208, SIM105
+# ruff: noqa: SIM105
 
 from __future__ import annotations
 
 import ctypes
 import json
-import math
 import os
 import resource
 import select
 import signal
-import stat
-import struct
 import sys
 import time
+
+from .process_tree import clear_shared, descendants, proportional, read, shared_files, usage_of
+from .restraint import restrain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,18 +42,10 @@ if TYPE_CHECKING:
 
 _INTERVAL = 0.25  # seconds between two looks at the tree
 _EXACT_INTERVAL = 1.0  # seconds between two exact measurements of memory, which walk page tables
-_LIMITS = {"file_size": resource.RLIMIT_FSIZE, "open_files": resource.RLIMIT_NOFILE}
-_CPU_GRACE = 60  # seconds between SIGXCPU, which a program may ignore, and SIGKILL
 _DEAF = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PAGE = resource.getpagesize()
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
-_LANDLOCK_RULE_PATH_BENEATH = 1
-_FILE_RIGHTS = 0b111 | 1 << 14 | 1 << 15  # execute, write, read, truncate, ioctl: what a rule for a file may name
-_CAP_DAC_READ_SEARCH = 2  # what root keeps for a handler: reading files of others, as far as Landlock lets it
-_ALL_CAPABILITIES = 64
+_STOPS_A_KILL = 16  # looks at the tree in which somebody new was met, after which it is killed all the same
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -100,104 +93,8 @@ def _become(order: dict[str, Any], supervisor: int) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(order["stdout"], 1)
     os.close(order["stdout"])
-    _set_limits(order["limits"])
-    if order["confined"] and sys.platform == "linux":
-        # Out of memory, the kernel is to end this program before the server.
-        try:
-            with open("/proc/self/oom_score_adj", "w") as file:
-                file.write("500")
-        except OSError:
-            pass
-        for capability in set(range(_ALL_CAPABILITIES)) - {_CAP_DAC_READ_SEARCH}:
-            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # who is not root has none to drop
-    if order["landlock"]:
-        _restrict(order["landlock"])
+    restrain(order)
     os.execvp(order["command"][0], order["command"])  # noqa: S606 - no shell is what we want
-
-
-def _set_limits(limits: dict[str, Any]) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for name, number in _LIMITS.items():
-        if limits[name] is not None:
-            soft, hard = resource.getrlimit(number)
-            resource.setrlimit(number, (_lower(soft, limits[name]), _lower(hard, limits[name])))
-    if limits["cpu_time"] is not None:  # for each process; the tree's total is watched
-        seconds = math.ceil(limits["cpu_time"])
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (_lower(hard, seconds), _lower(hard, seconds + _CPU_GRACE)))
-
-
-def _lower(present: int, wanted: int) -> int:
-    return wanted if present == resource.RLIM_INFINITY else min(present, wanted)
-
-
-def _restrict(rules: dict[str, Any]) -> None:
-    """Give up every access that the rules do not name, for good (Landlock; see landlock(7))."""
-    attributes = struct.pack("=QQQ", rules["fs"], rules["net"], rules["scoped"])
-    ruleset = _call(_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
-    for path, access in rules["beneath"]:
-        try:
-            found = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            continue  # what is not there needs no rule
-        if not stat.S_ISDIR(os.fstat(found).st_mode):
-            access &= _FILE_RIGHTS
-        _call(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, struct.pack("=Qi", access, found), 0)
-        os.close(found)
-    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "no_new_privs is refused")
-    _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
-
-
-def _call(number: int, *arguments: Any) -> int:
-    result: int = _libc.syscall(number, *arguments)
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"Landlock refuses: {os.strerror(error)}")
-    return result
-
-
-def _read(path: str) -> bytes:
-    """What a file of /proc says; nothing if the process has gone."""
-    try:
-        with open(path, "rb", 0) as file:
-            return file.read()
-    except OSError:
-        return b""
-
-
-def _tree() -> list[int]:
-    """All descendants."""
-    found: list[int] = []
-    waiting = [os.getpid()]
-    while waiting:
-        process = waiting.pop()
-        try:
-            threads = os.listdir(f"/proc/{process}/task")
-        except OSError:
-            continue
-        for thread in threads:
-            children = [int(child) for child in _read(f"/proc/{process}/task/{thread}/children").split()]
-            found += children
-            waiting += children
-    return found
-
-
-def _resident_and_ticks(process: int) -> tuple[int, int]:
-    """Bytes of memory that a process has mapped and that are there, and its CPU time with that of ended children."""
-    fields = _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
-    if not fields:
-        return 0, 0
-    return int(fields[21]) * _PAGE, sum(int(field) for field in fields[11:15])
-
-
-def _proportional(process: int, resident: int) -> int:
-    """Bytes of a process's own, its share of what it shares with others included; files' pages are left out."""
-    rollup = _read(f"/proc/{process}/smaps_rollup")
-    if not rollup:
-        return resident  # gone, or it hides itself
-    parts = (line.split() for line in rollup.splitlines())
-    return sum(int(part[1]) * 1024 for part in parts if part[0] in (b"Pss_Anon:", b"Pss_Shmem:"))
 
 
 class _Watch:
@@ -212,31 +109,46 @@ class _Watch:
         self._limits = limits
         self._next = 0.0
         self._next_exact = 0.0
-        self._idle = all(limits[name] is None for name in ("memory", "cpu_time", "processes"))
+        self._idle = all(limits[name] is None for name in ("memory", "cpu_time", "processes", "threads", "disk_free"))
+        # A disk that is all but full already is not the program's doing, as long as it leaves half of that.
+        self._disk_free = min(limits["disk_free"] or 0, _disk_free() // 2)
 
     def breach(self) -> str | None:
         """The name of a limit that is exceeded."""
         now = time.monotonic()
         if self._idle or now < self._next:
             return None
-        limits, tree = self._limits, _tree()
+        limits, tree = self._limits, descendants()
         self._next = time.monotonic() + _INTERVAL
         if limits["processes"] is not None and len(tree) > limits["processes"]:
             return "processes"
-        usage = {process: _resident_and_ticks(process) for process in tree}
+        if limits["threads"] is not None and sum(map(len, tree.values())) > limits["threads"]:
+            return "processes"
+        if limits["disk_free"] is not None and _disk_free() < self._disk_free:
+            return "disk"
+        usage = [usage_of(process, threads) for process, threads in tree.items()]
         if limits["cpu_time"] is not None:
             ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # children of ours that were reaped
-            spent = sum(ticks for _, ticks in usage.values()) / _TICKS + ended.ru_utime + ended.ru_stime
+            spent = sum(ticks for _, _, ticks in usage) / _TICKS + ended.ru_utime + ended.ru_stime
             if spent > limits["cpu_time"]:
                 return "cpu_time"
-        if limits["memory"] is not None and sum(resident for resident, _ in usage.values()) > limits["memory"]:
+        if limits["memory"] is not None and sum(resident for _, resident, _ in usage) > limits["memory"]:
             if now < self._next_exact:
                 return None
-            exact = sum(_proportional(process, resident) for process, (resident, _) in usage.items())
+            exact = sum(proportional(thread, resident) for thread, resident, _ in usage)
             self._next_exact = time.monotonic() + _EXACT_INTERVAL
             if exact > limits["memory"]:
                 return "memory"
         return None
+
+
+def _disk_free() -> int:
+    """Bytes that are free where the program works, which is where we were started."""
+    try:
+        disk = os.statvfs(".")
+    except OSError:
+        return sys.maxsize
+    return disk.f_bavail * disk.f_frsize
 
 
 def _reap(child: int, status: int | None) -> tuple[bool, int | None]:
@@ -269,30 +181,42 @@ def _watch(child: int, limits: dict[str, Any], woken: int) -> tuple[int | None, 
 
 
 def _end(child: int, status: int | None) -> int | None:
-    """Kill until nobody is left: who was born meanwhile is met the next time. The program's status."""
-    pause = 0.001
+    """Kill until nobody is left. The program's status.
+
+    Whoever is met is stopped first: who is stopped cannot beget others while these are looked for. Only when nobody new
+    is met any more all are killed; and now and then anyway, since who is not stopped yet may wake who is.
+    """
+    known: set[int] = set()
+    looks, pause = 0, 0.001
     while True:
         left, status = _reap(child, status)
         if not left:
             return status
+        tree = set(descendants())
+        new, known, looks = tree - known, tree, looks + 1
+        for process in new:
+            _signal(process, signal.SIGSTOP)
+        if new and looks % _STOPS_A_KILL:
+            pause = 0.001
+            continue
         if status is None:
-            _kill(-child)  # its session's first group
-        for process in _tree():
-            _kill(process)
+            _signal(-child, signal.SIGKILL)  # its session's first group
+        for process in tree:
+            _signal(process, signal.SIGKILL)
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
 
 
-def _kill(process: int) -> None:
+def _signal(process: int, number: int) -> None:
     try:
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, number)
     except (ProcessLookupError, PermissionError):
         pass
 
 
 def _oom_kills() -> int:
     """How often the kernel has ended a process for want of memory since the machine started."""
-    for line in _read("/proc/vmstat").splitlines():
+    for line in read("/proc/vmstat").splitlines():
         if line.startswith(b"oom_kill "):
             return int(line.split()[1])
     return 0
@@ -311,10 +235,12 @@ def main() -> int:
     order = _read_order()
     if order is None:
         return 1
-    before = _oom_kills()
+    before, shared = _oom_kills(), shared_files()
     child, trouble = _start(order)
     status, breach = (None, None) if trouble else _watch(child, order["limits"], woken)
     status = _end(child, status)
+    if order["confined"]:
+        clear_shared(shared)
     said = {"status": status, "breach": breach, "oom_kills": _oom_kills() - before, "not_started": trouble or None}
     try:
         os.write(1, json.dumps(said).encode() + b"\n")

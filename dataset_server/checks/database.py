@@ -34,8 +34,12 @@ async def answers(settings: Settings) -> Finding:
 
 def inspect_file(path: Path) -> tuple[list[Finding], Inspection | None]:
     """How a SQLite database is, and what was seen of it if it could be read."""
-    if not path.exists():
+    try:
+        path.stat()
+    except FileNotFoundError:
         return [ok("database", f"{path} will be made at the first start")], None
+    except OSError as error:
+        return [failed("database", f"it cannot be looked at: {error}", "run check as the server's user")], None
     try:
         inspection = inspect_database(path)
     except SQLAlchemyError as error:

@@ -1,7 +1,9 @@
-"""One thing that was looked at, and how it is."""
+"""One thing that was looked at, and how it is; what it says is without the credentials in addresses."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from ..credentials import masked
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,14 @@ class Finding:
 
 def ok(check: str, message: str) -> Finding:
     """All is well."""
-    return Finding(check, "ok", message)
+    return Finding(check, "ok", masked(message))
 
 
 def warning(check: str, message: str, remedy: str) -> Finding:
     """It works, but not as it should."""
-    return Finding(check, "warning", message, remedy)
+    return Finding(check, "warning", masked(message), remedy)
 
 
 def failed(check: str, message: str, remedy: str) -> Finding:
     """It does not work."""
-    return Finding(check, "failed", message, remedy)
+    return Finding(check, "failed", masked(message), remedy)

@@ -2,13 +2,13 @@
 
 import asyncio
 import tempfile
-import tomllib
 from pathlib import Path
 
 from uv import find_uv_bin
 
-from ..environments.environment import fault_of
+from ..environments.environment import damaged_files, fault_of, installed
 from ..processes import Finished, run_tool
+from ..repositories import without_credentials
 from ..settings import HandlerSource, Settings
 from ..sources import declared_version
 from .finding import Finding, failed, ok, warning
@@ -30,7 +30,8 @@ async def _source(names: str, source: HandlerSource, python: str) -> Finding:
         return _folder(names, source.path)
     if source.kind == "git":
         url, _ = source.git
-        ran = await run_tool(["git", "ls-remote", "--exit-code", "--", url], timeout=_TIMEOUT)
+        address, credentials = without_credentials(url)
+        ran = await run_tool(["git", "ls-remote", "--exit-code", "--", address], timeout=_TIMEOUT, env=credentials)
         return _reached(names, url, ran, "correct the source, or what git needs to reach it (network, credentials)")
     with tempfile.TemporaryDirectory(prefix="dataset-check-") as folder:
         wanted = Path(folder, "wanted.txt")
@@ -53,7 +54,7 @@ async def _source(names: str, source: HandlerSource, python: str) -> Finding:
 def _folder(names: str, path: Path) -> Finding:
     try:
         return ok("handlers", f"{names}: version {declared_version(path)} in {path}")
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, AttributeError) as error:  # no such file, no TOML, or not of our form
         return failed("handlers", f"{names}: {path / 'pyproject.toml'} cannot be read: {error}", "correct the source")
 
 
@@ -64,15 +65,28 @@ def _reached(names: str, where: str, ran: Finished, remedy: str) -> Finding:
     return failed("handlers", f"{names}: {where} does not answer: {said}", remedy)
 
 
-def environments(root: Path) -> Finding:
-    """Whether what is installed is as it was installed."""
-    installed = [path.parent.parent for path in root.glob("*/bin/python")] if root.is_dir() else []
-    broken = {path.name: fault for path in installed if (fault := fault_of(path))}
+def environments(root: Path) -> list[Finding]:
+    """Whether what is installed is as it was installed; every file is read."""
+    found = installed(root)
+    broken = {path.name: fault for path in found if (fault := fault_of(path))}
+    rotten = {path.name: files[0] for path in found if path.name not in broken and (files := damaged_files(path))}
+    told = []
     if broken:
         name, fault = next(iter(broken.items()))
-        return warning(
-            "environments",
-            f"{len(broken)} of {len(installed)} cannot be used, such as {name}: {fault}",
-            "nothing needs to be done: they are made again when they are asked for",
+        told.append(
+            warning(
+                "environments",
+                f"{len(broken)} of {len(found)} cannot be used, such as {name}: {fault}",
+                "nothing needs to be done: they are made again when they are asked for",
+            )
         )
-    return ok("environments", f"{len(installed)} are installed")
+    if rotten:
+        name, fault = next(iter(rotten.items()))
+        told.append(
+            failed(
+                "environments",
+                f"{len(rotten)} of {len(found)} hold files that are not what was installed, such as {name}: {fault}",
+                f"remove these folders in {root}: they are made again when they are asked for; then look at the disk",
+            )
+        )
+    return told or [ok("environments", f"{len(found)} are installed")]

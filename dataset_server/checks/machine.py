@@ -2,6 +2,7 @@
 
 import errno
 import platform
+import resource
 import socket
 import ssl
 import sys
@@ -11,9 +12,9 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from ..auth import is_loopback
 from ..confinement import gaps
-from ..processes import Finished, landlock_abi, run_tool
+from ..connections import OTHER_FILES
+from ..processes import Finished, can_filter_calls, landlock_abi, run_tool
 from ..settings import Settings
 from ..tls import server_context
 from .finding import Finding, failed, ok, warning
@@ -64,7 +65,7 @@ def containment(settings: Settings) -> list[Finding]:
     abi = landlock_abi()
     found = [
         warning("containment", gap, "a newer kernel, or another place for the folder, closes this")
-        for gap in gaps(settings, abi)
+        for gap in gaps(settings, abi, filters=can_filter_calls())
     ]
     return found or [ok("containment", f"handlers are kept to their folders (Landlock {abi})")]
 
@@ -81,13 +82,25 @@ def judge_clock(now: float, file_time: float, latest: float | None) -> Finding:
     return ok("clock", "the clock agrees with the disk and the database")
 
 
-def openness(host: str, *, has_token: bool) -> Finding:
-    """Whether the server asks for a token where others than this machine can reach it."""
-    if is_loopback(host) or has_token:
+def judge_open_files(hard: int, connections: int) -> Finding:
+    """Whether as many files may be open as so many connections need; the server raises its limit to ``hard`` itself."""
+    wanted = connections + OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        return warning(
+            "open files",
+            f"this user's programs may have {hard} files open; connections_per_address asks for {wanted}",
+            "raise the hard limit (LimitNOFILE of the unit, ulimit -Hn), or lower connections_per_address",
+        )
+    return ok("open files", "as many may be open as the connections need")
+
+
+def openness(opening: str | None, *, has_token: bool) -> Finding:
+    """Whether the server asks for a token where there is an opening (`auth.opening`) for others than this machine."""
+    if not opening or has_token:
         return ok("tokens", "the server asks for one" if has_token else "none is needed: only this machine gets in")
     return failed(
         "tokens",
-        f"others can reach {host}, and there is no token",
+        f"{opening}, others get in, and there is no token: it will not start",
         "make one with 'dataset-server token make NAME --role admin', or set DATASET_SERVER_TOKEN",
     )
 

@@ -1,16 +1,13 @@
 """``dataset-server backup``."""
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
+from ..archive_folder import ArchiveFolder
 from ..backup import BackupError, back_up
-from ..cache import Cache
 from ..checks.database import database_file
-from ..metrics import Metrics
-from ..settings import Settings
-from ..store import Database
+from ..credentials import masked
 from .options import Commands, WrongUsageError, add_command, add_settings, settings_of
 
 _EXAMPLES = """\
@@ -20,10 +17,10 @@ examples:
   dataset-server backup /backups/2026-03-01 --archives --config server.toml
       with the archives: hard links where the backup is on the same disk, copies elsewhere
 
-The server may run: the database is copied as it is at one moment. Raw data is never part of a backup; nor are
-environments and unfinished builds, which are made again. A hard link guards against deletion, not against a disk that
-fails: copy such a backup to another disk. Every archive is read and compared with its sha256; one that has rotted is
-left out and named, with exit status 1.
+The server may run: the database is copied as it is at one moment. What handler versions are locked to is taken along.
+Raw data is never part of a backup; nor are environments and unfinished builds, which are made again. A hard link guards
+against deletion, not against a disk that fails: copy such a backup to another disk. Every archive is read and compared
+with its sha256; one that has rotted is left out and named, with exit status 1.
 """
 
 
@@ -41,9 +38,11 @@ def run(options: argparse.Namespace) -> int:
     database = database_file(settings)
     if database is None:
         raise WrongUsageError("the database is not SQLite: back it up with its own tools, such as pg_dump")
-    cache = Cache(settings, Database(settings.database), Metrics.create())
+    archives = ArchiveFolder(settings.data_dir / "archives") if options.archives else None
     try:
-        made = back_up(database, _shown(settings), options.target, cache.archive_path if options.archives else None)
+        made = back_up(
+            database, masked(settings.model_dump_json(indent=2)), options.target, settings.environments, archives
+        )
     except BackupError as error:
         print(f"dataset-server: no backup was made: {error}", file=sys.stderr)
         return 1
@@ -53,8 +52,3 @@ def run(options: argparse.Namespace) -> int:
     for dataset_id in made.rotten:
         print(f"dataset-server: the archive of {dataset_id} is not what it was; it was left out", file=sys.stderr)
     return 1 if made.rotten else 0
-
-
-def _shown(settings: Settings) -> str:
-    """The settings as JSON; tokens and what URLs say before an ``@`` are masked."""
-    return re.sub(r"(?<=://)[^/@\s\"]+(?=@)", "***", settings.model_dump_json(indent=2))

@@ -19,8 +19,8 @@ examples:
   dataset-server check --config server.toml --json | jq '.findings[] | select(.level != "ok")'
 
 It looks at the settings, programs, the kernel's containment of handlers, data folder, raw data, database, clock,
-handlers' sources (over the network), environments, TLS files and port, and says what to do about each fault. It changes
-nothing, and works while the server runs. Run it as the server's user.
+handlers' sources (over the network), environments, TLS files, port and open files, and says what to do about each
+fault. It leaves nothing behind, and works while the server runs. Run it as the server's user.
 Exit status: 0 nothing has failed (there may be warnings), 1 something has.
 """
 

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
+from ..credentials import masked
 from ..models import in_words
 from ..settings import Settings, load_settings
 
@@ -44,6 +45,6 @@ def settings_of(options: argparse.Namespace, *names: str) -> Settings:
     try:
         return load_settings(options.config, **given)
     except ValidationError as error:
-        raise WrongUsageError(in_words(error)) from error
+        raise WrongUsageError(masked(in_words(error))) from error
     except (OSError, ValueError) as error:
-        raise WrongUsageError(f"the settings cannot be read: {error}") from error
+        raise WrongUsageError(masked(f"the settings cannot be read: {error}")) from error

@@ -12,9 +12,10 @@ example:
   dataset-server restore /backups/2026-03-01 --data-dir /data/server-restored
   dataset-server serve --config server.toml --data-dir /data/server-restored
 
-Every file is compared with its checksum before the folder appears. A folder that holds anything is refused, and so is
-a backup of a later server. Datasets whose archives are not in the backup are made again when somebody asks for them.
-settings.json in the backup says what the settings were; secrets are masked in it.
+Every file is compared with its checksum before the database appears. A folder that holds anything is refused, and so
+is a backup of a later server. Datasets whose archives are not in the backup are made again when somebody asks for them.
+What handler versions are locked to comes to NEW/environments: where the setting environments_dir names another folder,
+and that is lost, move these files there. settings.json in the backup says what the settings were; secrets are masked.
 """
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..cache import Cache
 from ..metrics import Metrics
-from ..migrations import SchemaTooNewError
+from ..migrations import SchemaTooNewError, SchemaTooOldError
 from ..settings import Settings
 from ..store import Database
 from .options import Commands, add_command, add_settings, settings_of
@@ -18,8 +18,8 @@ example:
   dataset-server scrub --config server.toml
 
 Reads every archive from the disk and compares it with its sha256, at scrub_bytes_per_second at most. What has rotted is
-put aside as ARCHIVE.rotten, and made again when somebody asks for it. The server does the same by itself, each archive
-once in scrub_days; it may run meanwhile.
+put aside as ARCHIVE.rotten; what has rotted or is missing is made again when somebody asks for it. The server does the
+same by itself, each archive once in scrub_days; it may run meanwhile. A database of an earlier version is left alone.
 Exit status: 0 all archives are sound, 1 some are not.
 """
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """Scrub; 1 if anything was found, or the database cannot be used."""
     try:
         return asyncio.run(_scrub(settings_of(options)))
-    except (OSError, SQLAlchemyError, SchemaTooNewError) as error:
+    except (OSError, SQLAlchemyError, SchemaTooNewError, SchemaTooOldError) as error:
         print(f"dataset-server: cannot scrub: {error}", file=sys.stderr)
         return 1
 
@@ -42,7 +42,7 @@ async def _scrub(settings: Settings) -> int:
     database = Database(settings.database)
     sound = unsound = 0
     try:
-        await database.create()
+        await database.join()
         async for dataset, finding in Cache(settings, database, Metrics.create()).scrub_all():
             if finding is None:
                 sound += 1

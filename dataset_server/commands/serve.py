@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..app import serve
 from ..auth import OpenToEveryoneError
 from ..claim import AlreadyServedError
+from ..connections import allow_open_files
 from ..logs import set_up
 from ..migrations import SchemaTooNewError
 from .options import Commands, add_command, add_settings, settings_of
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; 1 if it cannot start, 2 if it must not with these settings."""
     settings = settings_of(options, "host", "port", "workers")
     set_up(settings.log_format, settings.log_level)
+    allow_open_files()
     try:
         asyncio.run(serve(settings))
     except OpenToEveryoneError as error:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..auth import NAME_PATTERN, SETTINGS_CLIENT, Role, make_token
-from ..migrations import SchemaTooNewError
+from ..migrations import SchemaTooNewError, SchemaTooOldError
 from ..settings import Settings
 from ..store import Database
 from ..store.audit import Audit
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     }
     try:
         return asyncio.run(_with_database(settings_of(options), actions[options.action], options))
-    except (OSError, SQLAlchemyError, SchemaTooNewError) as error:
+    except (OSError, SQLAlchemyError, SchemaTooNewError, SchemaTooOldError) as error:
         print(f"dataset-server: the tokens cannot be reached: {error}", file=sys.stderr)
         return 1
 
@@ -73,10 +73,10 @@ def run(options: argparse.Namespace) -> int:
 async def _with_database(
     settings: Settings, action: Callable[[Database, argparse.Namespace], Awaitable[int]], options: argparse.Namespace
 ) -> int:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database(settings.database)
     try:
-        await database.create()
+        await database.join()
         return await action(database, options)
     finally:
         await database.close()
@@ -91,8 +91,8 @@ async def _make(database: Database, options: argparse.Namespace) -> int:
         queue_limit=options.queue_limit,
     )
     detail = {"name": token.name, "role": token.role}
-    await TokenStore(database).add(token)
-    await Audit(database).note(_operator(), "token_made", token.token_id, detail)
+    async with Audit(database).deed(_operator(), "token_made", token.token_id, detail):
+        await TokenStore(database).add(token)
     print(text)
     print(f"token {token.token_id} of '{token.name}', role {token.role}; it is not shown again", file=sys.stderr)
     return 0
@@ -108,11 +108,15 @@ async def _list(database: Database, _: argparse.Namespace) -> int:
 
 
 async def _revoke(database: Database, options: argparse.Namespace) -> int:
-    token = await TokenStore(database).revoke(options.id)
-    if token is None:
+    store = TokenStore(database)
+    found = [token for token in await store.all() if token.token_id == options.id and token.revoked_at is None]
+    if not found:
         print(f"dataset-server: no token '{options.id}' holds; see dataset-server token list", file=sys.stderr)
         return 1
-    await Audit(database).note(_operator(), "token_revoked", token.token_id, {"name": token.name, "role": token.role})
+    (token,) = found
+    detail = {"name": token.name, "role": token.role}
+    async with Audit(database).deed(_operator(), "token_revoked", token.token_id, detail):
+        await store.revoke(token.token_id)
     print(f"token {token.token_id} of '{token.name}' is revoked; a running server follows within seconds")
     return 0
 

@@ -41,6 +41,11 @@ class Environment:
         return self.root / "bin" / "python"
 
 
+def installed(root: Path) -> list[Path]:
+    """The folders of all environments below ``root``, whether they can be used or not."""
+    return sorted(root.glob("[0-9a-f]" * 32))
+
+
 def seal(root: Path, facts: dict[str, Any]) -> None:
     """Write down what the folder holds, and ``facts`` beside it; from now on it must not change."""
     (root / USED_FILE).touch()
@@ -74,7 +79,8 @@ def _damage(root: Path) -> Iterator[tuple[str, str]]:
     for record in sorted(root.glob("lib/python*/site-packages/*.dist-info/RECORD")):
         packages = record.parent.parent
         with record.open(newline="") as lines:
-            for name, checksum, _ in csv.reader(lines):
+            for row in csv.reader(lines):
+                name, checksum = (*row, "", "")[:2]
                 path = (packages / name).resolve()
                 shown = path.relative_to(root).as_posix() if path.is_relative_to(root) else name
                 if not path.is_relative_to(root):

@@ -19,7 +19,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 import sysconfig
 import time
@@ -28,20 +27,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..claim import identity
-from ..durable import publish_folder, write_file
+from ..durable import publish_folder, remove_tree, write_file
 from ..installer_faults import disk_failed, installer_failed
 from ..lease import is_held, leased
 from ..processes import run_tool
 from ..settings import Settings
 from ..sources import Resolved
-from .environment import USED_FILE, Environment, fault_of
+from .environment import USED_FILE, Environment, fault_of, installed
 from .installing import Installation, Recipe, own_digest
 from .unused import Seen, unused
 
 logger = logging.getLogger(__name__)
 
 _DAY = 86400.0
-_KEY = "[0-9a-f]" * 32
 
 
 class Environments:
@@ -53,6 +51,8 @@ class Environments:
         self._making: dict[str, asyncio.Task[Environment]] = {}
         self._verified: set[str] = set()
         self._interpreter: str | None = None
+        #: Seconds after which a mark of use says nothing any more, since nothing that is run takes that long.
+        self._longest_use = settings.plan_timeout + settings.build_timeout + _DAY
 
     def clean(self) -> None:
         """Remove what installations left that were cut off; those of other servers that run go on."""
@@ -60,16 +60,16 @@ class Environments:
         for path in sorted(self._root.glob(".partial-*")):
             if not self._belongs_to_somebody(path):
                 logger.info("removing %s, which was left unfinished", path.name)
-                _remove(path)
+                remove_tree(path)
         for marker in self._root.glob(".use-*"):
-            if not is_held(marker):
+            if not is_held(marker, self._longest_use):
                 marker.unlink(missing_ok=True)
 
     def _belongs_to_somebody(self, path: Path) -> bool:
         if path.is_dir():
-            return is_held(self._lease(path.name.split("-")[1]))
+            return is_held(self._lease(path.name.split("-")[1]), _DAY)
         if path.name.startswith(".partial-lease-"):
-            return is_held(path)
+            return is_held(path, _DAY)
         return _age(path) < _DAY  # a single file is written in no time
 
     async def find(self, resolved: Resolved) -> Environment | None:
@@ -112,10 +112,10 @@ class Environments:
     def collect(self, now: float) -> list[str]:
         """Remove the environments and mirrors that are unused at ``now``, in seconds since 1970."""
         keep = self._settings.environments_unused_days * _DAY
-        seen = [Seen(path.name, _used(path), self._in_use(path.name)) for path in self._root.glob(_KEY)]
+        seen = [Seen(path.name, _used(path), self._in_use(path.name)) for path in installed(self._root)]
         removed = [key for key in unused(seen, now, keep) if self._remove_unused(self._root / key, now, keep)]
         for mirror in self._root.glob("mirror-*.git"):
-            if now - _used(mirror) > keep and not is_held(self._root / f".lease-{mirror.name}"):
+            if now - _used(mirror) > keep and not is_held(self._lease(mirror.name), _DAY):
                 self._remove_unused(mirror, now, keep)
         if removed:
             logger.info("removed %d environments that nobody used: %s", len(removed), ", ".join(removed))
@@ -129,7 +129,7 @@ class Environments:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _in_use(self, key: str) -> bool:
-        return any(is_held(marker) for marker in self._root.glob(f".use-{key}-*"))
+        return any(is_held(marker, self._longest_use) for marker in self._root.glob(f".use-{key}-*"))
 
     def _remove_unused(self, folder: Path, now: float, keep: float) -> bool:
         """Move a folder aside and remove it, unless somebody came to use it meanwhile."""
@@ -143,7 +143,7 @@ class Environments:
                 aside.rename(folder)
                 return False
         self._verified.discard(folder.name)
-        _remove(aside)
+        remove_tree(aside)
         return True
 
     def _lease(self, name: str) -> Path:
@@ -184,13 +184,13 @@ class Environments:
                 if environment := await self.find(resolved):
                     return environment  # by another server, while we waited
                 for left in self._root.glob(f".partial-{name}-*"):
-                    await asyncio.to_thread(_remove, left)  # by who held the lease before, and is gone
+                    await asyncio.to_thread(remove_tree, left)  # by who held the lease before, and is gone
                 scratch = self._root / f".partial-{name}-{uuid.uuid4().hex}"
                 scratch.mkdir()
                 try:
                     return await self._install(resolved, name, scratch)
                 finally:
-                    await asyncio.to_thread(_remove, scratch)
+                    await asyncio.to_thread(remove_tree, scratch)
         except OSError as error:
             raise disk_failed(what, error) from error
 
@@ -267,10 +267,3 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -19,8 +19,9 @@ from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
 from ..confinement import for_handlers
+from ..durable import read_bounded
 from ..errors import EnvironmentFailedError, HandlerFaultError, UnknownVersionError
-from ..installer_faults import installer_failed
+from ..installer_faults import installer_failed, told
 from ..processes import Finished, run_tool
 from ..runner import run_command
 from ..settings import Settings, own_handlers
@@ -29,6 +30,7 @@ from .environment import LOCK_FILE, Environment, seal
 from .locks import entries, hash_from_folders, hash_of, local_wheel, name_of, refuse_addresses, unhashed
 
 _OWN_PACKAGE: Final = "dataset-handlers"
+_LOCK_BYTES: Final = 16 << 20
 #: Wheels carry the times of their files; this makes the same code the same bytes.
 _BUILD_ENVIRONMENT: Final = {"SOURCE_DATE_EPOCH": "315532800"}
 
@@ -115,13 +117,13 @@ class Installation:
             wanted.write_text(f"{self._resolved.fingerprint}\n")
             return await self._compile(wanted)
         folder = await self._checked_out()
-        shipped = folder / LOCK_FILE
-        if not shipped.is_file():
+        shipped = _shipped_lock(folder)
+        if shipped is None:
             return await self._compile(folder / "pyproject.toml")
-        lock = entries(shipped.read_text())
+        lock = entries(shipped)
         refuse_addresses(lock)
         if unhashed(lock):  # pins alone are kept, and the index's hashes added
-            return await self._compile(folder / "pyproject.toml", shipped)
+            return await self._compile(folder / "pyproject.toml", folder / LOCK_FILE)
         return lock
 
     async def _compile(self, *wanted: Path) -> list[str]:
@@ -160,7 +162,8 @@ class Installation:
             resolved = self._resolved
             missing = f"no version of {resolved.source.package}" if resolved.source.kind == "package" else None
             if missing and missing in finished.errors:
-                raise UnknownVersionError(f"there is no {resolved.fingerprint} to install: {finished.tail}")
+                said = told(finished, self._settings.environments)
+                raise UnknownVersionError(f"there is no {resolved.fingerprint} to install: {said}")
             what = f"version {resolved.version} of '{resolved.dataset_name}' cannot be installed by uv {arguments[0]}"
             raise installer_failed(what, finished, self._settings.environments)
         return finished
@@ -181,6 +184,21 @@ class Installation:
                 f"version {resolved.version} of '{resolved.dataset_name}' is installed but does not run: {error}",
                 error.log,
             ) from error
+
+
+def _shipped_lock(folder: Path) -> str | None:
+    """The text of the lock that a handler's folder brings; None if it brings none.
+
+    Raises `EnvironmentFailedError` for what is no file of text: a link would have us tell what it leads to.
+    """
+    try:
+        return read_bounded(folder / LOCK_FILE, _LOCK_BYTES).decode()
+    except FileNotFoundError:
+        return None
+    except HandlerFaultError as error:
+        raise EnvironmentFailedError(f"{error}; it must be a plain file of at most {_LOCK_BYTES} bytes") from error
+    except UnicodeDecodeError as error:
+        raise EnvironmentFailedError(f"the handler's {LOCK_FILE} is not UTF-8: have it made anew") from error
 
 
 def _find_links() -> list[Path]:

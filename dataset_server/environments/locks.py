@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from packaging.markers import InvalidMarker, Marker
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -17,7 +18,8 @@ from packaging.version import InvalidVersion, Version
 from ..errors import EnvironmentFailedError
 
 _PINNED = re.compile(
-    r"(?P<name>[A-Za-z0-9][\w.-]*)(\[[\w\s,.-]*\])?\s*==\s*(?P<version>[^\s;\\*]+)\s*(;[^\\]*?)?(\s--hash=\S+)*"
+    r"(?P<name>[A-Za-z0-9][\w.-]*)(\[[\w\s,.-]*\])?\s*==\s*(?P<version>[^\s;\\*]+)\s*(;(?P<marker>[^\\]*?))?"
+    r"(\s--hash=\w+:[0-9a-f]+)*"
 )
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
@@ -46,11 +48,23 @@ def refuse_addresses(lock: Iterable[str]) -> None:
     Where packages come from is the server's configuration, never the handler's.
     """
     for entry in lock:
-        if not _PINNED.fullmatch(entry):
+        if not _is_a_pin(entry):
             raise EnvironmentFailedError(
                 f"the handler's requirements hold '{entry[:200]}'; only NAME==VERSION from the server's index can be "
                 "locked: have that package published there"
             )
+
+
+def _is_a_pin(entry: str) -> bool:
+    match = _PINNED.fullmatch(entry)
+    if match is None:
+        return False
+    try:
+        if match["marker"] is not None:  # an option behind it would be taken for a part of it
+            Marker(match["marker"])
+    except InvalidMarker:
+        return False
+    return True
 
 
 def hash_from_folders(entry: str, folders: Iterable[Path]) -> str:

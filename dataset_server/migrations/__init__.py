@@ -1,7 +1,7 @@
 """The database's history, as Alembic revisions in ``versions``; each file is named by its number.
 
-Migrations run at every start, inside one transaction. A database of a later server is refused: going back means
-restoring the backup that was made before (docs/operations.md).
+Migrations run at every start of the server, inside one transaction; no other command runs them. A database of a later
+server is refused: going back means restoring the backup that was made before (docs/operations.md).
 """
 
 from pathlib import Path
@@ -18,6 +18,10 @@ _FIRST = "0001"
 
 class SchemaTooNewError(Exception):
     """The database was made by a later server."""
+
+
+class SchemaTooOldError(Exception):
+    """The database was made by an earlier server, and is not ours to bring up to date."""
 
 
 def upgrade(connection: Connection) -> None:
@@ -40,6 +44,20 @@ def upgrade(connection: Connection) -> None:
         for script in reversed(list(steps)):
             script.module.upgrade()
     context.stamp(scripts, "head")
+
+
+def join(connection: Connection) -> None:
+    """Make the tables of an empty database, and leave any other as it is, within the caller's transaction.
+
+    Raises `SchemaTooOldError` or `SchemaTooNewError` for one that is not at this server's revision.
+    """
+    current = revision(connection)
+    if current is not None and current != head() and is_known(current):
+        raise SchemaTooOldError(
+            f"the database is at revision {current}, this version's is {head()}: use the commands of the version that "
+            "serves it, or make a backup and start the server, which brings it up to date"
+        )
+    upgrade(connection)
 
 
 def revision(connection: Connection) -> str | None:

@@ -1,7 +1,8 @@
 """Who asked for what: one row per deed, kept for ``audit_days``.
 
-Requests are many and cheap: they are written a second late, all of that second together, equal ones as one row with
-the number of ``times``. Everything else is in the database before it is answered.
+Requests, descriptions and downloads are many and cheap: they are written a second late, all of that second together,
+equal ones as one row with the number of ``times``. Everything else is in the database before it is done; what came of
+it is added if it was refused or failed: its code, as ``outcome``.
 """
 
 import asyncio
@@ -9,12 +10,14 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..errors import ServerFault
 from .database import Database
 from .schema import audit
 
@@ -24,6 +27,8 @@ _FLUSH_SECONDS = 1.0
 _PRUNE_SECONDS = 3600.0
 #: Rows that may wait; beyond that, who asks waits for the database.
 _WAITING = 10_000
+#: What is written late.
+_MANY = frozenset({"request", "describe", "download"})
 
 _DAY = 24 * 3600.0
 
@@ -62,18 +67,41 @@ class Audit:
         await self.flush()
 
     async def note(self, client: str, action: str, subject: str, detail: dict[str, Any] | None = None) -> None:
-        """Note that ``client`` did ``action`` to ``subject``; ``request`` is written within a second, others at once.
+        """Note one of many: that ``client`` does ``action`` to ``subject``; it is written within a second.
 
-        Raises `SQLAlchemyError` where the database refuses: what cannot be noted must not be done.
+        Raises `SQLAlchemyError` where too much waits, and the database refuses it.
         """
+        assert action in _MANY, action
         key = (client, action, subject, json.dumps(detail or {}, sort_keys=True))
-        if action != "request":
-            await self._write({key: (time.time(), 1)})
-            return
         at, times = self._waiting.get(key, (time.time(), 0))
         self._waiting[key] = at, times + 1
         if len(self._waiting) > _WAITING:
             await self.flush()
+
+    @contextlib.asynccontextmanager
+    async def deed(
+        self, client: str, action: str, subject: str, detail: dict[str, Any] | None = None
+    ) -> AsyncIterator[None]:
+        """Note that ``client`` does ``action`` to ``subject`` in the context, before it begins; and if it fails, how.
+
+        Raises `SQLAlchemyError` where the database refuses: what cannot be noted is not done.
+        """
+        row = {"at": time.time(), "client": client, "action": action, "subject": subject}
+        async with self._database.writing() as db:
+            noted = await db.execute(insert(audit).values(**row, detail=json.dumps(detail or {})))
+            assert noted.inserted_primary_key
+            number = noted.inserted_primary_key[0]
+        try:
+            yield
+        except Exception as error:
+            outcome = error.code if isinstance(error, ServerFault) else "internal_error"
+            failed = update(audit).where(audit.c.number == number)
+            try:
+                async with self._database.writing() as db:
+                    await db.execute(failed.values(detail=json.dumps({**(detail or {}), "outcome": outcome})))
+            except (SQLAlchemyError, OSError):
+                logger.exception("that %s of %s came to %s cannot be noted", action, subject, outcome)
+            raise
 
     async def flush(self) -> None:
         """Write what waits; it goes on waiting where the database refuses, which is raised."""
@@ -122,6 +150,6 @@ class Audit:
                 if not pruned or time.monotonic() - pruned > _PRUNE_SECONDS:
                     await self.prune()
                     pruned = time.monotonic()
-            except SQLAlchemyError:
+            except (SQLAlchemyError, OSError):
                 logger.exception("the audit cannot be written; trying again")
             await asyncio.sleep(_FLUSH_SECONDS)

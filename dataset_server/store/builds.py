@@ -10,13 +10,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .database import Database
 from .datasets import archive_data, shard_data
 from .events import append
-from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, datasets, events, revisions, shards, topics
+from .schema import (
+    ACTIVE,
+    DATASET_COLUMNS,
+    Dataset,
+    Shard,
+    askers,
+    datasets,
+    events,
+    manifests,
+    revisions,
+    shards,
+    topics,
+)
 
 
 class LeaseLostError(Exception):
@@ -75,7 +87,7 @@ class BuildStore:
             now = Dataset(**row._mapping) if row else None
             if (now and (now.state, now.attempt)) != (seen and (seen.state, seen.attempt)):
                 return None
-            lease = {"lease_owner": owner, "lease_until": until, "tries": 0, "not_before": None}
+            lease = {"lease_owner": owner, "lease_until": until, "tries": 0, "not_before": None, "crashes": 0}
             turn = {"state": "queued", "client": wanted.client, "priority": wanted.priority}
             if now is None:
                 identity = {"dataset_id": wanted.dataset_id, "dataset_name": wanted.dataset_name}
@@ -94,7 +106,12 @@ class BuildStore:
             return Dataset(**(await db.execute(select(*DATASET_COLUMNS).where(where))).one()._mapping)
 
     async def claim(self, seen: Dataset, owner: str, until: float) -> Dataset | None:
-        """Take over a build that its owner has left; None if its lease is not any more as it was ``seen``."""
+        """Take over a build that its owner has left; None if its lease is not any more as it was ``seen``.
+
+        It waits for its turn again. An owner that was at it and has not given it back is counted: it may have gone down
+        because of it.
+        """
+        crashed = seen.lease_owner is not None and seen.state != "queued"
         async with self._database.writing() as db:
             changed = await db.execute(
                 update(datasets)
@@ -105,7 +122,13 @@ class BuildStore:
                     datasets.c.lease_until.is_not_distinct_from(seen.lease_until),
                     datasets.c.state.in_(ACTIVE),
                 )
-                .values(fence=datasets.c.fence + 1, lease_owner=owner, lease_until=until)
+                .values(
+                    state="queued",
+                    fence=datasets.c.fence + 1,
+                    lease_owner=owner,
+                    lease_until=until,
+                    crashes=datasets.c.crashes + int(crashed),
+                )
             )
             if not changed.rowcount:
                 return None
@@ -138,15 +161,32 @@ class BuildStore:
             )
             return [Dataset(**row._mapping) for row in rows]
 
-    async def topics_of(self, dataset_id: str) -> list[tuple[str, str]]:
-        """The active topics that wait for a dataset, each with the client that asked last."""
+    async def topics_of(self, dataset_id: str) -> list[str]:
+        """The active topics that wait for a dataset."""
         async with self._database.reading() as db:
-            rows = await db.execute(
-                select(topics.c.topic_id, topics.c.client)
-                .where(topics.c.dataset_id == dataset_id, topics.c.state.in_(ACTIVE))
-                .order_by(topics.c.topic_id)
-            )
-            return [(row.topic_id, row.client) for row in rows]
+            return sorted(await _active_topics(db, dataset_id))
+
+    async def all_topics_of(self, dataset_id: str) -> list[str]:
+        """The topics of a dataset, also those whose attempt has ended."""
+        wanted = select(topics.c.topic_id).where(topics.c.dataset_id == dataset_id)
+        async with self._database.reading() as db:
+            return list((await db.execute(wanted)).scalars())
+
+    async def askers_of(self, dataset: Dataset) -> set[str]:
+        """The clients whose requests a dataset is, or last was, made for."""
+        asked = topics.c.dataset_id == dataset.dataset_id
+        if dataset.is_active:
+            asked &= topics.c.state.in_(ACTIVE)
+        began = select(topics.c.client).where(asked)
+        joined = select(askers.c.client).join(topics, topics.c.topic_id == askers.c.topic_id).where(asked)
+        async with self._database.reading() as db:
+            return set((await db.execute(began.union(joined))).scalars()) or {dataset.client}
+
+    async def active_builds(self, client: str) -> int:
+        """How many datasets are being made in a client's turn."""
+        wanted = datasets.c.state.in_(ACTIVE), datasets.c.client == client
+        async with self._database.reading() as db:
+            return (await db.execute(select(func.count()).select_from(datasets).where(*wanted))).scalar_one()
 
     # -- what a build writes; each returns the topics that were told
 
@@ -179,6 +219,8 @@ class BuildStore:
                 return []
             await db.execute(delete(shards).where(*same))
             await db.execute(insert(shards).values(**vars(shard)))
+            ours = datasets.c.dataset_id == shard.dataset_id, datasets.c.crashes > 0
+            await db.execute(update(datasets).where(*ours).values(crashes=0))  # it gets on
             told = await _active_topics(db, shard.dataset_id)
             await append(db, told, "shard", shard_data(shard))
             return told
@@ -188,36 +230,38 @@ class BuildStore:
         async with self._database.writing() as db:
             await _hold(db, lease)
             told = await _active_topics(db, lease.dataset_id)
-            await db.execute(delete(events).where(events.c.topic_id.in_(told), events.c.kind == "progress"))
+            waiting = select(topics.c.topic_id).where(*_waiting_for(lease.dataset_id))
+            await db.execute(delete(events).where(events.c.topic_id.in_(waiting), events.c.kind == "progress"))
             await append(db, told, "progress", data)
             return told
 
     async def publish(self, lease: Lease, made: NewArchive) -> list[str]:
         """Make a dataset ready, and tell its topics."""
-        dataset_id = lease.dataset_id
+        dataset_id, now = lease.dataset_id, time.time()
         async with self._database.writing() as db:
             values = {
                 "state": "ready",
                 "archive_bytes": made.size,
                 "archive_sha256": made.sha256,
-                "manifest": made.manifest,
                 "revision": made.revision,
                 "provenance": made.provenance,
                 "build_seconds": made.build_seconds,
-                "finished_at": time.time(),
+                "finished_at": now,
+                "checked_at": now,
                 **_NO_LEASE,
             }
             await _change(db, lease, values)
+            await db.execute(delete(manifests).where(manifests.c.dataset_id == dataset_id))
+            await db.execute(insert(manifests).values(dataset_id=dataset_id, manifest=made.manifest))
             # An archive that came out as it was is not superseded after all.
             same = (revisions.c.dataset_id == dataset_id, revisions.c.revision == made.revision)
             await db.execute(delete(revisions).where(*same))
-            await db.execute(
-                delete(shards).where(shards.c.dataset_id == dataset_id, shards.c.file.not_in(list(made.offsets)))
-            )
             for file, offset in made.offsets.items():
                 await db.execute(
                     update(shards).where(shards.c.dataset_id == dataset_id, shards.c.file == file).values(offset=offset)
                 )
+            left_out = shards.c.dataset_id == dataset_id, shards.c.offset.is_(None)
+            await db.execute(delete(shards).where(*left_out))
             row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one()
             ready = {"dataset_id": dataset_id, "archive": archive_data(Dataset(**row._mapping))}
             return await _end(db, dataset_id, "ready", ready)
@@ -251,8 +295,6 @@ _NO_LEASE: Mapping[str, Any] = {
 
 async def _supersede(db: AsyncConnection, dataset: Dataset) -> None:
     """Keep the archive that there is as a revision, with its shards, whose rows the new build takes."""
-    where = datasets.c.dataset_id == dataset.dataset_id
-    manifest = (await db.execute(select(datasets.c.manifest).where(where))).scalar_one()
     rows = await db.execute(select(shards).where(shards.c.dataset_id == dataset.dataset_id).order_by(shards.c.number))
     sealed = [asdict(Shard(**row._mapping)) for row in rows]
     same = (revisions.c.dataset_id == dataset.dataset_id, revisions.c.revision == dataset.revision)
@@ -263,7 +305,6 @@ async def _supersede(db: AsyncConnection, dataset: Dataset) -> None:
             revision=dataset.revision,
             bytes=dataset.archive_bytes,
             sha256=dataset.archive_sha256,
-            manifest=manifest,
             shards=json.dumps(sealed),
             superseded_at=time.time(),
             last_used_at=dataset.last_used_at,
@@ -302,20 +343,22 @@ async def _change(db: AsyncConnection, lease: Lease, values: Mapping[str, Any]) 
 
 async def _say_state(db: AsyncConnection, dataset_id: str, state: str, more: Mapping[str, Any]) -> list[str]:
     told = await _active_topics(db, dataset_id)
-    await db.execute(update(topics).where(topics.c.topic_id.in_(told)).values(state=state))
+    await db.execute(update(topics).where(*_waiting_for(dataset_id)).values(state=state))
     await append(db, told, "state", {"state": state, "dataset_id": dataset_id, **more})
     return told
 
 
 async def _active_topics(db: AsyncConnection, dataset_id: str) -> list[str]:
-    rows = await db.execute(
-        select(topics.c.topic_id).where(topics.c.dataset_id == dataset_id, topics.c.state.in_(ACTIVE))
-    )
-    return list(rows.scalars())
+    """The topics that wait for a dataset; they may be more than a statement can name."""
+    return list((await db.execute(select(topics.c.topic_id).where(*_waiting_for(dataset_id)))).scalars())
+
+
+def _waiting_for(dataset_id: str) -> tuple[ColumnElement[bool], ...]:
+    return topics.c.dataset_id == dataset_id, topics.c.state.in_(ACTIVE)
 
 
 async def _end(db: AsyncConnection, dataset_id: str, kind: str, data: dict[str, Any]) -> list[str]:
     told = await _active_topics(db, dataset_id)
-    await db.execute(update(topics).where(topics.c.topic_id.in_(told)).values(state=kind))
+    await db.execute(update(topics).where(*_waiting_for(dataset_id)).values(state=kind))
     await append(db, told, kind, data)
     return told

@@ -4,25 +4,56 @@ Every method is one transaction. An archive is named by its dataset and revision
 earlier one in ``revisions``, which is kept while it is read.
 """
 
+import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, and_, case, delete, func, insert, literal, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+
+from dataset_client.protocol import TERMINAL_KINDS
 
 from ..eviction import Candidate
 from ..room import Experience
 from .database import Database
-from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, datasets, events, raw_files, revisions, shards, topics
+from .schema import (
+    ACTIVE,
+    DATASET_COLUMNS,
+    Dataset,
+    Shard,
+    askers,
+    datasets,
+    events,
+    manifests,
+    raw_files,
+    revisions,
+    shards,
+    topics,
+)
 
 _T = TypeVar("_T")
 
 #: Earlier datasets of a handler that an estimate looks at: the latest ones.
 _EXPERIENCE = 20
 _PATHS_AT_A_TIME = 500
-_ACTIVE_IDS = select(datasets.c.dataset_id).where(datasets.c.state.in_(ACTIVE))
+#: Whether a row of ``revisions`` is its dataset's own archive: one that is being made anew, or whose rebuild failed.
+_IS_CURRENT = exists().where(
+    datasets.c.dataset_id == revisions.c.dataset_id, datasets.c.revision == revisions.c.revision
+)
 
 
 @dataclass(frozen=True)
@@ -34,14 +65,18 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Revision:
-    """An archive that a newer one has taken, or takes, the place of."""
+class Offer:
+    """What there is of a dataset at one moment, as ``revision``: the one that was asked for, or its own.
 
-    dataset_id: str
+    ``bytes`` and ``sha256`` are the archive's, None where there is none. ``shard`` is the one that was asked for: in
+    the archive at its ``offset``, or without one in the folder of a build.
+    """
+
+    dataset: Dataset
     revision: int
-    bytes: int
-    sha256: str
-    shards: tuple[Shard, ...]
+    bytes: int | None
+    sha256: str | None
+    shard: Shard | None
 
 
 @dataclass(frozen=True)
@@ -67,39 +102,72 @@ class CacheStore:
     # -- archives
 
     async def candidates(self) -> list[Candidate]:
-        """Every archive that should be on disk; to lose a superseded one costs nothing: nobody would make it again."""
-        current = select(*DATASET_COLUMNS).where(datasets.c.state == "ready")
-        earlier = select(
-            revisions.c.dataset_id,
-            revisions.c.revision,
-            revisions.c.bytes,
-            func.coalesce(revisions.c.last_used_at, revisions.c.superseded_at),
-        ).where(revisions.c.dataset_id.not_in(_ACTIVE_IDS))
+        """Every archive that may be given up; to lose a superseded one costs nothing: nobody would make it again.
+
+        A dataset's own archive stays while it is made anew: it may come out the same, and takes its place then.
+        """
+        own = [
+            datasets.c.dataset_id,
+            datasets.c.revision,
+            # Of archives that earlier servers made only this is known; it has the time in the queue in it.
+            func.coalesce(datasets.c.build_seconds, datasets.c.finished_at - datasets.c.created_at, 0.0),
+            datasets.c.uses,
+            func.coalesce(datasets.c.finished_at, datasets.c.created_at),
+            func.coalesce(datasets.c.last_used_at, 0.0),
+            datasets.c.pinned,
+        ]
+        ready = select(*own, func.coalesce(datasets.c.archive_bytes, 0)).where(datasets.c.state == "ready")
+        of_failed = (
+            select(*own, revisions.c.bytes)
+            .select_from(datasets.join(revisions, revisions.c.dataset_id == datasets.c.dataset_id))
+            .where(revisions.c.revision == datasets.c.revision, datasets.c.state.not_in(ACTIVE))
+        )
+        used = func.coalesce(revisions.c.last_used_at, revisions.c.superseded_at)
+        earlier = select(revisions.c.dataset_id, revisions.c.revision, revisions.c.bytes, used).where(~_IS_CURRENT)
         async with self._database.reading() as db:
-            found = [_candidate(Dataset(**row._mapping)) for row in await db.execute(current)]
-            rows = await db.execute(earlier)
-            return found + [Candidate(name, number, size, 0.0, 0, used) for name, number, size, used in rows]
+            rows = [*await db.execute(ready), *await db.execute(of_failed)]
+            superseded = list(await db.execute(earlier))
+        return await asyncio.to_thread(_as_candidates, rows, superseded)
 
     async def superseded(self, before: float) -> list[tuple[str, int]]:
-        """Superseded archives that nobody has used since ``before``; not those of datasets that are being made.
-
-        What is being made may turn out to be the very same archive, and takes its place then.
-        """
+        """Archives that a newer one has taken the place of, and nobody has used since ``before``."""
         used = func.coalesce(revisions.c.last_used_at, revisions.c.superseded_at)
-        unread = and_(used < before, revisions.c.superseded_at < before, revisions.c.dataset_id.not_in(_ACTIVE_IDS))
+        unread = and_(used < before, revisions.c.superseded_at < before, ~_IS_CURRENT)
         async with self._database.reading() as db:
             rows = await db.execute(select(revisions.c.dataset_id, revisions.c.revision).where(unread))
             return [(row.dataset_id, row.revision) for row in rows]
 
-    async def revision(self, dataset_id: str, revision: int) -> Revision | None:
-        """A superseded archive."""
-        where = revisions.c.dataset_id == dataset_id, revisions.c.revision == revision
+    async def offer(self, dataset_id: str, revision: int | None = None, file: str | None = None) -> Offer | None:
+        """What there is of a dataset: its archive of a ``revision``, its own by default, and the shard ``file``.
+
+        Without a revision, the shards of a build come before those of the archive it is to take the place of. None if
+        there is no such dataset.
+        """
+        number = literal(revision) if revision is not None else datasets.c.revision
+        # One statement: whatever is published meanwhile, all it returns is from one moment.
+        query = (
+            select(
+                *DATASET_COLUMNS,
+                revisions.c.bytes.label("kept_bytes"),
+                revisions.c.sha256.label("kept_sha256"),
+                revisions.c.shards.label("kept_shards"),
+                *(column.label(f"shard_{column.name}") for column in shards.c),
+            )
+            .select_from(datasets)
+            .outerjoin(revisions, and_(revisions.c.dataset_id == dataset_id, revisions.c.revision == number))
+            .outerjoin(shards, and_(shards.c.dataset_id == dataset_id, shards.c.file == (file or "")))
+            .where(datasets.c.dataset_id == dataset_id)
+        )
         async with self._database.reading() as db:
-            row = (await db.execute(select(revisions).where(*where))).one_or_none()
+            row = (await db.execute(query)).one_or_none()
         if row is None:
             return None
-        sealed = tuple(Shard(**shard) for shard in json.loads(row.shards))
-        return Revision(dataset_id, revision, row.bytes, row.sha256, sealed)
+        values = row._mapping
+        dataset = Dataset(**{column.name: values[column.name] for column in DATASET_COLUMNS})
+        asked = dataset.revision if revision is None else revision
+        shard = Shard(**{column.name: values[f"shard_{column.name}"] for column in shards.c})
+        sealed = shard if shard.file is not None else None
+        return _offer(dataset, asked, values, sealed, is_own=revision is None, file=file)
 
     async def expected(self, dataset_id: str | None = None) -> dict[str, set[int]]:
         """By dataset, the revisions that may be on disk or are just being written; of all, or of one."""
@@ -117,24 +185,40 @@ class CacheStore:
                 found.setdefault(name, set()).add(number)
         return found
 
-    async def evict(self, dataset_id: str, revision: int, reason: Mapping[str, Any], *, pinned: bool = False) -> bool:
-        """Give up an archive before its file goes; False if it is not as it was, or ``pinned`` is not allowed."""
-        async with self._database.writing() as db:
-            if await self._forget_revision(db, dataset_id, revision):
-                return True
-            where = [
-                datasets.c.dataset_id == dataset_id,
-                datasets.c.revision == revision,
-                datasets.c.state == "ready",
-            ]
-            if not pinned:
-                where.append(datasets.c.pinned.is_(False))
-            changed = await db.execute(update(datasets).where(*where).values(state="evicted", error=json.dumps(reason)))
-            return bool(changed.rowcount)
+    async def evict(
+        self, candidate: tuple[str, int], reason: Mapping[str, Any], *, before: float, made: float | None = None
+    ) -> bool:
+        """Give up an archive, named by dataset and revision, before its file goes; False if that may not be.
 
-    async def _forget_revision(self, db: AsyncConnection, dataset_id: str, revision: int) -> bool:
-        where = revisions.c.dataset_id == dataset_id, revisions.c.revision == revision
-        return bool((await db.execute(delete(revisions).where(*where))).rowcount)
+        It may if it was not used since ``before``, and is neither pinned nor to be made anew now. With ``made``, an
+        archive that has rotted goes in any case, provided it is the one that was published then.
+        """
+        dataset_id, revision = candidate
+        used = func.coalesce(revisions.c.last_used_at, revisions.c.superseded_at)
+        kept = exists().where(
+            datasets.c.dataset_id == dataset_id,
+            datasets.c.revision == revision,
+            or_(datasets.c.pinned, datasets.c.state.in_(ACTIVE)),
+        )
+        ready = (
+            datasets.c.dataset_id == dataset_id,
+            datasets.c.revision == revision,
+            datasets.c.state == "ready",
+        )
+        may_go: tuple[ColumnElement[bool], ...] = (
+            datasets.c.pinned.is_(False),
+            func.coalesce(datasets.c.last_used_at, datasets.c.finished_at, 0) <= before,
+        )
+        async with self._database.writing() as db:
+            if made is None:
+                where = revisions.c.dataset_id == dataset_id, revisions.c.revision == revision, used <= before, ~kept
+                if (await db.execute(delete(revisions).where(*where))).rowcount:
+                    return True
+            else:
+                may_go = (datasets.c.finished_at == made,)
+            values = {"state": "evicted", "error": json.dumps(reason)}
+            changed = await db.execute(update(datasets).where(*ready, *may_go).values(**values))
+            return bool(changed.rowcount)
 
     async def note_uses(self, uses: Mapping[tuple[str, int], Use]) -> None:
         """Note uses of archives by dataset and revision, 0 for the current one; those that are gone do not matter."""
@@ -143,7 +227,7 @@ class CacheStore:
                 latest = case(
                     (func.coalesce(datasets.c.last_used_at, 0) > use.last, datasets.c.last_used_at), else_=use.last
                 )
-                changed = await db.execute(
+                await db.execute(
                     update(datasets)
                     .where(
                         datasets.c.dataset_id == dataset_id,
@@ -151,7 +235,7 @@ class CacheStore:
                     )
                     .values(uses=datasets.c.uses + use.times, last_used_at=latest)
                 )
-                if not changed.rowcount:
+                if revision:  # that of a dataset that is being made anew is in both
                     await db.execute(
                         update(revisions)
                         .where(revisions.c.dataset_id == dataset_id, revisions.c.revision == revision)
@@ -164,25 +248,37 @@ class CacheStore:
             where = datasets.c.dataset_id == dataset_id
             return bool((await db.execute(update(datasets).where(where).values(pinned=pinned))).rowcount)
 
-    async def delete(self, dataset_id: str, *, pinned: bool) -> bool:
-        """Forget a dataset that is not being made, with its shards and all that was said of it; False if it may not.
+    async def give_up(self, dataset_id: str, reason: Mapping[str, Any], *, pinned: bool) -> bool:
+        """Give up all archives of a dataset, so that their files may go; False if it is being made, or gone.
 
         One that is pinned stays unless ``pinned`` is allowed.
-
-        The topics that asked for it stay as numbers alone, so that whoever listens to one of them hears its next
-        attempt; nothing else of them is kept but the config.
         """
         async with self._database.writing() as db:
             where = [datasets.c.dataset_id == dataset_id, datasets.c.state.not_in(ACTIVE)]
             if not pinned:
                 where.append(datasets.c.pinned.is_(False))
-            gone = await db.execute(delete(datasets).where(*where))
-            if not gone.rowcount:
+            values = {"state": "evicted", "error": json.dumps(reason)}
+            if not (await db.execute(update(datasets).where(*where).values(**values))).rowcount:
                 return False
-            for table in (shards, revisions):
+            await db.execute(delete(revisions).where(revisions.c.dataset_id == dataset_id))
+            return True
+
+    async def forget(self, dataset_id: str) -> bool:
+        """Forget a dataset that was given up, with all that is known of it; False if it is wanted again meanwhile.
+
+        The topics that asked for it stay, with how their attempts ended: whoever listens to one of them hears that, and
+        its next attempt. Nothing else of them is kept but the config.
+        """
+        async with self._database.writing() as db:
+            where = datasets.c.dataset_id == dataset_id, datasets.c.state == "evicted"
+            if not (await db.execute(delete(datasets).where(*where))).rowcount:
+                return False
+            for table in (shards, manifests):
                 await db.execute(delete(table).where(table.c.dataset_id == dataset_id))
             asked = select(topics.c.topic_id).where(topics.c.dataset_id == dataset_id)
-            await db.execute(delete(events).where(events.c.topic_id.in_(asked)))
+            said = events.c.topic_id.in_(asked), events.c.kind.not_in(TERMINAL_KINDS)
+            await db.execute(delete(events).where(*said))
+            await db.execute(delete(askers).where(askers.c.topic_id.in_(asked)))
             await db.execute(
                 update(topics).where(topics.c.dataset_id == dataset_id).values(dataset_id=None, state="evicted")
             )
@@ -235,11 +331,13 @@ class CacheStore:
 
     # -- scrubbing
 
-    async def due_for_scrub(self, before: float) -> Dataset | None:
-        """The dataset whose archive was not read again for longest, if not since ``before``."""
-        checked = func.coalesce(datasets.c.checked_at, datasets.c.finished_at, 0)
-        query = select(*DATASET_COLUMNS).where(datasets.c.state == "ready", checked < before).order_by(checked)
-        return await self._first(query)
+    async def due_for_scrub(self, before: float, but: Collection[str] = ()) -> Dataset | None:
+        """The dataset whose archive was not read again for longest, if not since ``before``; none of those in ``but``.
+
+        Archives that a newer one has taken the place of are not looked at: they are gone within hours.
+        """
+        where = datasets.c.state == "ready", datasets.c.checked_at < before, datasets.c.dataset_id.not_in(but)
+        return await self._first(select(*DATASET_COLUMNS).where(*where).order_by(datasets.c.checked_at))
 
     async def next_ready(self, after: str) -> Dataset | None:
         """The next dataset with an archive in the order of ids."""
@@ -251,10 +349,11 @@ class CacheStore:
             row = (await db.execute(query.limit(1))).one_or_none()
             return Dataset(**row._mapping) if row else None
 
-    async def sound(self, dataset_id: str, revision: int, at: float) -> None:
+    async def sound(self, dataset: Dataset, at: float) -> None:
         """Note that an archive was read again and is what it was."""
         async with self._database.writing() as db:
-            where = datasets.c.dataset_id == dataset_id, datasets.c.revision == revision
+            same = datasets.c.revision == dataset.revision, datasets.c.finished_at == dataset.finished_at
+            where = datasets.c.dataset_id == dataset.dataset_id, *same
             await db.execute(update(datasets).where(*where).values(checked_at=at))
 
     async def shards_of(self, dataset_id: str) -> list[Shard]:
@@ -284,18 +383,29 @@ class CacheStore:
                 await db.execute(insert(raw_files), [vars(file) for file in part])
 
 
-def _candidate(dataset: Dataset) -> Candidate:
-    made = dataset.finished_at or dataset.created_at
-    return Candidate(
-        dataset.dataset_id,
-        dataset.revision,
-        dataset.archive_bytes or 0,
-        # Of archives that earlier servers made only this is known; it has the time in the queue in it.
-        made - dataset.created_at if dataset.build_seconds is None else dataset.build_seconds,
-        dataset.uses,
-        max(made, dataset.last_used_at or 0.0),
-        pinned=dataset.pinned,
-    )
+def _offer(
+    dataset: Dataset, revision: int, row: Mapping[Any, Any], sealed: Shard | None, *, is_own: bool, file: str | None
+) -> Offer:
+    """Make sense of a row: it has a kept archive or none, and ``sealed`` is the dataset's present shard."""
+    if dataset.state == "ready" and dataset.revision == revision:
+        in_archive = sealed if sealed and sealed.offset is not None else None
+        return Offer(dataset, revision, dataset.archive_bytes or 0, dataset.archive_sha256 or "", in_archive)
+    of_build = sealed if is_own and dataset.state != "evicted" else None
+    if row["kept_bytes"] is None:
+        return Offer(dataset, revision, None, None, of_build)
+    kept = json.loads(row["kept_shards"]) if file else ()
+    found = (Shard(**shard) for shard in kept if shard["file"] == file)
+    return Offer(dataset, revision, row["kept_bytes"], row["kept_sha256"], of_build or next(found, None))
+
+
+def _as_candidates(own: Iterable[Sequence[Any]], superseded: Iterable[Sequence[Any]]) -> list[Candidate]:
+    return [
+        *(
+            Candidate(name, number, size, seconds, uses, max(made, last), pinned=bool(pinned))
+            for name, number, seconds, uses, made, last, pinned, size in own
+        ),
+        *(Candidate(name, number, size, 0.0, 0, last) for name, number, size, last in superseded),
+    ]
 
 
 def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -14,26 +14,33 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, event, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from ..migrations import upgrade
+from ..migrations import join, upgrade
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+#: What the same statement meets again whenever it is repeated.
+_PERMANENT = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+
 
 async def insist(action: Callable[[], Awaitable[_T]]) -> _T:
     """Do what must not be lost, such as telling how an attempt ended, until the database takes it.
 
-    A database that is locked, or a disk that is full, is waited for.
+    A database that is locked or not there, or a disk that is full, is waited for; what is wrong with the statement
+    itself is raised.
     """
     pause = 0.5
     while True:
         try:
             return await action()
-        except SQLAlchemyError:
+        except (DBAPIError, PoolTimeoutError, OSError) as error:
+            if isinstance(error, _PERMANENT):
+                raise
             logger.exception("the database refuses; trying again in %g s", pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, 30.0)
@@ -57,6 +64,14 @@ class Database:
         """Make the tables, or bring them up to date; raises `SchemaTooNewError` for those of a later server."""
         async with self.writing() as db:
             await db.run_sync(upgrade)
+
+    async def join(self) -> None:
+        """Make the tables where there are none, and change no others: a server of another version may be using them.
+
+        Raises `SchemaTooOldError` or `SchemaTooNewError` for those that are not this version's.
+        """
+        async with self.writing() as db:
+            await db.run_sync(join)
 
     async def close(self) -> None:
         """Close all connections."""

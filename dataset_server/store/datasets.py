@@ -16,7 +16,7 @@ from dataset_client.protocol import TERMINAL_KINDS, Event
 
 from .database import Database
 from .events import append
-from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, Topic, datasets, events, shards, topics
+from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, Topic, askers, datasets, events, manifests, shards, topics
 
 _TOPIC_COLUMNS: Final = len(topics.c)
 _PINNED: Final = DATASET_COLUMNS.index(datasets.c.pinned)
@@ -61,6 +61,7 @@ class Store:
         *,
         client: str,
         limit: int | None,
+        priority: int = 0,
     ) -> Topic | None:
         """Open the next attempt of a request, not yet tied to a dataset; one that has not ended is cancelled.
 
@@ -70,8 +71,8 @@ class Store:
         async with self._database.writing() as db:
             if limit is not None and await _active_requests(db, client) >= limit:
                 return None
-            active = select(topics.c.topic_id).where(topics.c.topic_id == topic_id, topics.c.state.in_(ACTIVE))
-            if (await db.execute(active)).one_or_none():
+            before = await db.execute(select(topics.c.state).where(topics.c.topic_id == topic_id).with_for_update())
+            if before.scalar() in ACTIVE:
                 message = "the handler version means something else now; a new attempt begins"
                 await append(db, [topic_id], "cancelled", {"message": message})
             changed = await db.execute(
@@ -83,8 +84,10 @@ class Store:
                     state="resolving",
                     attempt=topics.c.attempt + 1,
                     client=client,
+                    priority=priority,
                 )
             )
+            await db.execute(delete(askers).where(askers.c.topic_id == topic_id))
             old = events.c.topic_id == topic_id, events.c.kind.not_in(TERMINAL_KINDS)
             await db.execute(delete(events).where(*old))
             if not changed.rowcount:
@@ -100,11 +103,24 @@ class Store:
                         last_number=0,
                         created_at=time.time(),
                         client=client,
+                        priority=priority,
                     )
                 )
             await append(db, [topic_id], "state", {"state": "resolving"})
             row = (await db.execute(select(topics).where(topics.c.topic_id == topic_id))).one()
             return Topic(**row._mapping)
+
+    async def join(self, topic: Topic, client: str) -> None:
+        """Note that another client waits for an attempt that has not ended: it is as much its own."""
+        same = askers.c.topic_id == topic.topic_id, askers.c.client == client
+        async with self._database.reading() as db:
+            if (await db.execute(select(askers.c.client).where(*same))).one_or_none():
+                return
+        async with self._database.writing() as db:
+            # With this the topic is locked: where it is not at that attempt any more, there is nothing to join.
+            if await _move_topic(db, topic, {"state": topics.c.state}):
+                await db.execute(delete(askers).where(*same))
+                await db.execute(insert(askers).values(topic_id=topic.topic_id, client=client))
 
     async def unattached_topics(self) -> list[Topic]:
         """Active requests whose dataset is not known yet."""
@@ -120,7 +136,8 @@ class Store:
         """
         topic_id = topic.topic_id
         async with self._database.writing() as db:
-            row = (await db.execute(select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id))).one_or_none()
+            there = select(*DATASET_COLUMNS).where(datasets.c.dataset_id == dataset_id).with_for_update()
+            row = (await db.execute(there)).one_or_none()
             dataset = Dataset(**row._mapping) if row else None
             if dataset is None or not (dataset.is_active or dataset.state in TERMINAL_KINDS):
                 return False
@@ -130,8 +147,7 @@ class Store:
             if dataset.state == "ready":
                 await append(db, [topic_id], "ready", {"dataset_id": dataset_id, "archive": archive_data(dataset)})
             elif not dataset.is_active:
-                ended = dataset.state if dataset.state in TERMINAL_KINDS else "cancelled"  # given up in this moment
-                await append(db, [topic_id], ended, json.loads(dataset.error or "{}"))
+                await append(db, [topic_id], dataset.state, json.loads(dataset.error or "{}"))
             else:
                 stands = {"state": dataset.state, "dataset_id": dataset_id}
                 await append(db, [topic_id], "state", {**stands, **(more if dataset.state == "queued" else {})})
@@ -160,7 +176,8 @@ class Store:
         """The manifest of a dataset, once it is ready."""
         async with self._database.reading() as db:
             wanted = datasets.c.dataset_id == dataset_id, datasets.c.state == "ready"
-            return (await db.execute(select(datasets.c.manifest).where(*wanted))).scalar()
+            ready = manifests.join(datasets, manifests.c.dataset_id == datasets.c.dataset_id)
+            return (await db.execute(select(manifests.c.manifest).select_from(ready).where(*wanted))).scalar()
 
     async def sealed_shards(self, dataset_id: str) -> list[Shard]:
         """The sealed shards of a dataset, in order."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, func, select, update
+from sqlalchemy import Connection, create_engine, delete, func, select, update
 from sqlalchemy.pool import NullPool
 
 from ..migrations import head, revision
-from .schema import ACTIVE, datasets, tokens
+from .schema import ACTIVE, datasets, revisions, tokens
 
 _BUSY_SECONDS = 30.0
 
@@ -80,10 +80,14 @@ def ready_archives(path: Path) -> list[Archive]:
 
 
 def mark_evicted(path: Path, dataset_ids: Iterable[str]) -> None:
-    """Note that these archives are not there, so that they are made again when somebody asks."""
+    """Note that these archives are not there, so that they are made again when somebody asks.
+
+    Nor are superseded ones, of any dataset: no backup has them.
+    """
     reason = json.dumps({"code": "archive_missing", "message": "its archive was not in the backup that was restored"})
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     with engine.begin() as db:
+        db.execute(delete(revisions))
         for dataset_id in dataset_ids:
             where = (datasets.c.dataset_id == dataset_id, datasets.c.state == "ready")
             db.execute(update(datasets).where(*where).values(state="evicted", error=reason))

@@ -1,7 +1,7 @@
 """Lists of datasets: filtered, sorted, a page at a time, out of one index for each order, and one for counting.
 
-A row holds its manifest, which is large, so that to filter or sort rows is slow; each of these indexes holds all that
-a filter asks for. Only the datasets of the page itself are read as rows.
+Rows are long – each holds a config – so that to filter or sort them is slow; each of these indexes holds all that a
+filter asks for. Only the datasets of the page itself are read as rows.
 """
 
 from typing import Any

@@ -1,7 +1,9 @@
 """The tables, and their rows as the rest of the server sees them. The migrations make them; a test holds both equal.
 
-``topics`` holds requests, ``datasets`` what is made of them, ``shards`` what is sealed of a dataset, and ``events``
-what was said on each topic. ``revisions`` holds archives that a newer one has taken the place of while they are read,
+``topics`` holds requests, ``askers`` the clients who joined the attempt a topic is at, ``datasets`` what is made of
+requests, ``manifests`` the manifests of their archives, ``shards`` what is sealed of a dataset, and ``events`` what was
+said on each topic. ``revisions`` holds archives that a newer one has taken the place of while they are read, and those
+that a rebuild is to take the place of until it has,
 ``raw_files`` the digests of raw files by what tells that they changed, ``tokens`` who may ask, and ``audit`` who did
 what. A *client* is the name of a token; empty where none was needed. Times are seconds since the epoch.
 """
@@ -28,7 +30,15 @@ topics = Table(
     Column("attempt", Integer, nullable=False),
     Column("last_number", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("client", String(64), nullable=False, server_default=""),  # who asked last
+    Column("client", String(64), nullable=False, server_default=""),  # who began its attempt
+    Column("priority", Integer, nullable=False, server_default="0"),  # of its attempt
+    Index("topics_by_client", "client", "state"),
+)
+askers = Table(
+    "askers",
+    metadata,
+    Column("topic_id", String(255), primary_key=True),
+    Column("client", String(64), primary_key=True),
 )
 datasets = Table(
     "datasets",
@@ -42,7 +52,6 @@ datasets = Table(
     Column("error", Text),
     Column("archive_bytes", BigInteger),
     Column("archive_sha256", String(64)),
-    Column("manifest", Text),  # large: read by `Store.manifest` alone
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     Column("client", String(64), nullable=False, server_default=""),  # whose turn its build takes
@@ -52,20 +61,29 @@ datasets = Table(
     Column("lease_until", Float),
     Column("tries", Integer, nullable=False, server_default="0"),  # failures of this attempt that were tried again
     Column("not_before", Float),  # when the next try may begin
-    Column("build_seconds", Float),  # what making it again would cost
+    Column("crashes", Integer, nullable=False, server_default="0"),  # servers that went down with it since a new shard
+    Column("build_seconds", Float),  # what making it again would cost: the try that ended well took so long
     Column("reserved_bytes", BigInteger),  # disk set aside while it is built
     Column("revision", Integer, nullable=False, server_default="0"),  # of its archive: 1, 2 …; 0 before the first
     Column("provenance", String(64)),
     Column("pinned", Boolean, nullable=False, server_default=false()),
     Column("uses", BigInteger, nullable=False, server_default="0"),
     Column("last_used_at", Float),
-    Column("checked_at", Float),  # when its archive was last read again
+    Column("checked_at", Float),  # when its archive was last published, or read again and found sound
     # What lists are counted and read from, for each order: see `listing`.
     Index("datasets_by_name", "dataset_name", "state", "resolved_version", "pinned"),
     *(
         Index(f"datasets_by_{key}", key, "dataset_id", "dataset_name", "state", "resolved_version", "pinned")
         for key in ("created_at", "last_used_at", "archive_bytes")
     ),
+    Index("datasets_by_checked_at", "state", "checked_at"),
+)
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("dataset_id", String(255), primary_key=True),
+    # A column in the middle of a row of ``datasets`` would have to be read past to get at those after it.
+    Column("manifest", Text, nullable=False),
 )
 revisions = Table(
     "revisions",
@@ -74,10 +92,9 @@ revisions = Table(
     Column("revision", Integer, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
-    Column("manifest", Text, nullable=False),
-    Column("shards", Text, nullable=False),  # JSON: rows of `Shard`
     Column("superseded_at", Float, nullable=False),
     Column("last_used_at", Float),
+    Column("shards", Text, nullable=False),  # JSON: rows of `Shard`; large
 )
 raw_files = Table(
     "raw_files",
@@ -152,6 +169,7 @@ class Topic:
     last_number: int
     created_at: float
     client: str
+    priority: int
 
     @property
     def is_active(self) -> bool:
@@ -181,6 +199,7 @@ class Dataset:
     lease_until: float | None
     tries: int
     not_before: float | None
+    crashes: int
     build_seconds: float | None
     reserved_bytes: int | None
     revision: int
@@ -196,8 +215,8 @@ class Dataset:
         return self.state in ACTIVE
 
 
-#: All of a dataset but its manifest.
-DATASET_COLUMNS = [column for column in datasets.c if column.name != "manifest"]
+#: What a `Dataset` is made of, in its order.
+DATASET_COLUMNS = list(datasets.c)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ async def test_revisions_replaced_for_ever_are_an_error(server, ready, settings,
     assert len(server.gets) == 2
 
 
-@pytest.mark.parametrize(("status", "code"), [(410, "evicted"), (409, "not_ready")])
+@pytest.mark.parametrize(("status", "code"), [(410, "evicted"), (409, "not_ready"), (404, "not_found")])
 async def test_what_was_given_up_in_the_middle_is_asked_for_again(
     server, ready, settings, request_, reporter, status, code
 ):

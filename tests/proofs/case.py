@@ -28,13 +28,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended: ``passed``, ``failed`` or ``not run``; ``why`` is empty if it passed."""
+    """How a case ended: ``passed``, ``failed`` or ``not run``; ``why`` is empty if it passed.
+
+    ``cases`` is how many it counts for, where it is a run of many.
+    """
 
     group: str
     name: str
     result: str
     why: str
     seconds: float
+    cases: int = 1
 
 
 def run_cases(cases: Iterable[Case], scratch: Path, jobs: int) -> list[Outcome]:
@@ -68,13 +72,15 @@ def _run(case: Case, folder: Path) -> Outcome:
 
 def write_report(title: str, command: str, outcomes: list[Outcome], target: Path) -> None:
     """Write ``target`` (.md) with counts by group and everything that did not pass, and beside it all cases as JSON."""
-    counts = Counter((outcome.group, outcome.result) for outcome in outcomes)
+    counts: Counter[tuple[str, str]] = Counter()
+    for outcome in outcomes:
+        counts[outcome.group, outcome.result] += outcome.cases
     groups = sorted({outcome.group for outcome in outcomes})
     machine = sentence(describe(sys.executable, None))
     lines = [f"# {title}", "", f"`{command}`", "", machine, "", "| what | cases | passed | failed | not run |"]
     lines.append("|---|---|---|---|---|")
     for group in [*groups, ""]:
-        row = [counts[group, result] if group else sum(o.result == result for o in outcomes) for result in _RESULTS]
+        row = [sum(counts[one, result] for one in ([group] if group else groups)) for result in _RESULTS]
         lines.append(f"| {group or '**all**'} | {sum(row)} | {' | '.join(map(str, row))} |")
     short = [outcome for outcome in outcomes if outcome.result != "passed"]
     lines += ["", "## What falls short" if short else "Every case passed.", ""]

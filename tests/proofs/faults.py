@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -29,6 +30,11 @@ def cases(cuts: int) -> Iterator[Case]:
     for number in range(5):
         yield Case("worker", f"killed {number}", partial(worker, signal.SIGKILL, number / 5))
         yield Case("worker", f"hung {number}", partial(worker, signal.SIGSTOP, number / 5))
+    yield Case("worker", "out of memory", out_of_memory)
+    for fault in ("fork", "escape", "orphan"):
+        yield Case("handler", f"leaves processes behind: {fault}", partial(outlived, fault))
+    for attack in ("truncated shard", "swapped shards"):
+        yield Case("handler", f"returns {attack}", partial(returned, attack))
     for how in (truncate, swap, remove):
         yield Case("shards", f"{how.__name__}d before a restart", partial(spoiled_shard, how))
     yield Case("disk", "full while building", full_disk)
@@ -40,6 +46,8 @@ def cases(cuts: int) -> Iterator[Case]:
         yield Case("clock", f"stepped by {hours} h", partial(clock, hours))
     for number in range(cuts):
         yield Case("network", f"cut {number}", partial(cut_network, number))
+    for number in range(4):
+        yield Case("network", f"cut before and after the last event, {number}", partial(cut_last_event, number))
     for number in range(3):
         yield Case("two servers", f"start {number}", partial(second_server, number))
 
@@ -67,6 +75,48 @@ def worker(how: int, moment: float, folder: Path) -> None:
         wait_for(socket, lambda event: event["kind"] == "shard")
         time.sleep(moment)
         os.kill(handlers_of(server)[-1], how)
+
+
+def out_of_memory(folder: Path) -> None:
+    """Workers that want more memory than there is, once."""
+    config = {"fault": "allocate", "times": 1}
+    server = make_server(folder, **QUICK, handler_memory=512 << 20).start()
+    with listening(server, hash_dataset_name("faulty", VERSION, canonical_json(config))) as socket:
+        client = ask(server, folder, config, name="faulty")
+        wait_for(socket, lambda event: event["kind"] == "state" and "memory" in event["data"].get("reason", ""))
+    check_end(server, [client], config, name="faulty")
+
+
+def after_a_failure(server, folder: Path) -> None:
+    """Nothing that was started is left, and the next dataset is made."""
+    work = str(server.data_dir / "work")
+    assert wait_until(lambda: not processes_mentioning(work), 20), f"outlived it: {processes_mentioning(work)}"
+    ask(server, folder, CONFIG).dataset(240)
+    assert server.stop() == 0
+    mine = str(server.data_dir.parent)
+    assert wait_until(lambda: not processes_mentioning(mine), 20), f"still runs: {processes_mentioning(mine)}"
+
+
+def outlived(fault: str, folder: Path) -> None:
+    """A handler forks, and goes; what it left behind goes too."""
+    server = make_server(folder, **QUICK).start()
+    failed = server.make("faulty", {"fault": fault}, VERSION)
+    assert failed["kind"] == "failed", failed
+    left = re.search(r"left child (\d+) behind", failed["message"])
+    assert (left is not None) == (fault != "orphan"), failed
+    if left:
+        assert wait_until(lambda: not Path("/proc", left[1]).exists(), 20), f"process {left[1]} is left"
+    after_a_failure(server, folder)
+
+
+def returned(attack: str, folder: Path) -> None:
+    """A handler announces shards, and spoils them before it is done: nothing of that is published."""
+    server = make_server(folder, **QUICK).start()
+    failed = server.make("hostile", {"attack": attack}, "0.0.2")
+    assert failed["kind"] == "failed", failed
+    assert failed["code"] in ("shard_corrupt", "handler_protocol"), failed
+    assert not list((server.data_dir / "archives").iterdir()), "it was published"
+    after_a_failure(server, folder)
 
 
 def sealed_files(server) -> list[Path]:
@@ -136,20 +186,22 @@ def locked(server, seconds: float) -> None:
 
 
 def read_only(server, seconds: float) -> None:
-    """The file system goes read-only, as it does after an error, and is mounted again."""
-    folder = str(server.data_dir)
-    if subprocess.run(["mount", "-o", "remount,ro", folder], check=False, capture_output=True).returncode:
-        raise NotHere("the file system cannot be made read-only while it is written to")
-    time.sleep(seconds)
-    subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+    """The database's files refuse to be written to, also through what is open, as on a file system after an error.
+
+    A file system with open files cannot be mounted read-only on purpose; files can be made immutable.
+    """
+    files = sorted(str(path) for path in server.data_dir.glob("server.db*"))
+    if subprocess.run(["chattr", "+i", *files], check=False, capture_output=True).returncode:
+        subprocess.run(["chattr", "-i", *files], check=False, capture_output=True)
+        raise NotHere("files cannot be made immutable here")
+    try:
+        time.sleep(seconds)
+    finally:
+        subprocess.run(["chattr", "-i", *files], check=True)
 
 
 def database_trouble(trouble: Callable, state: str, folder: Path) -> None:
     """The database cannot be written to for longer than its time-out for locks... and then it can."""
-    if trouble is read_only:
-        with small_disk(folder / "data", "256m"), building(folder, state=state) as (server, _):
-            trouble(server, 3)
-        return
     with building(folder, state=state) as (server, _):
         trouble(server, 5)
 
@@ -222,6 +274,20 @@ def cut_network(number: int, folder: Path) -> None:
     for client in clients:
         client.dataset(240)
     assert proxy.cut, "nothing was cut"
+    proxy.close()
+    server.url = direct
+    check_end(server, clients, CONFIG)
+
+
+def cut_last_event(number: int, folder: Path) -> None:
+    """One socket is cut right before the last event passes, another one right after."""
+    server = make_server(folder, **QUICK).start()
+    proxy = Proxy(server.port, {}, word=b'"kind":"ready"')
+    direct, server.url = server.url, f"http://127.0.0.1:{proxy.port}"
+    clients = [ask(server, folder, CONFIG, number=client) for client in range(2 + number)]
+    for client in clients:
+        client.dataset(240)
+    assert proxy.cut_around == ["before", "after"], proxy.cut_around
     proxy.close()
     server.url = direct
     check_end(server, clients, CONFIG)

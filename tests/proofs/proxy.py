@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections: after so many bytes from the server, by reset or in silence."""
+"""A TCP proxy that cuts connections: after so many bytes from the server, or around what it says."""
 
 import contextlib
 import socket
@@ -7,11 +7,18 @@ import threading
 
 
 class Proxy:
-    """Forwards ``port`` to ``target``; cuts the connections numbered in ``cuts`` after that many bytes of answer."""
+    """Forwards ``port`` to ``target``; cuts the connections numbered in ``cuts`` after that many bytes of answer.
 
-    def __init__(self, target: int, cuts: dict[int, int]) -> None:
+    The first connections in which the server says ``word`` are cut as well, the first one before that, the second one
+    after.
+    """
+
+    def __init__(self, target: int, cuts: dict[int, int], word: bytes | None = None) -> None:
         self._target = target
         self._cuts = cuts
+        self._word = word
+        self._sides = ["before", "after"] if word else []
+        self.cut_around: list[str] = []
         self._count = 0
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -36,13 +43,27 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            threading.Thread(target=self._copy, args=(client, server, None), daemon=True).start()
-            threading.Thread(target=self._copy, args=(server, client, self._cuts.get(number)), daemon=True).start()
+            threading.Thread(target=self._copy, args=(client, server, None, False), daemon=True).start()
+            limit = self._cuts.get(number)
+            threading.Thread(target=self._copy, args=(server, client, limit, True), daemon=True).start()
 
-    def _copy(self, source: socket.socket, target: socket.socket, limit: int | None) -> None:
+    def _cut_here(self, data: bytes, client: socket.socket) -> bool:
+        """Whether that is the last the client hears; says it, or does not, whichever's turn it is."""
+        with self._lock:
+            if not self._sides or self._word not in data:
+                return False
+            side = self._sides.pop(0)
+            self.cut_around.append(side)
+        if side == "after":
+            client.sendall(data)
+        return True
+
+    def _copy(self, source: socket.socket, target: socket.socket, limit: int | None, source_is_server: bool) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
+                if source_is_server and self._cut_here(data, target):
+                    break
                 if limit is not None and passed + len(data) >= limit:
                     target.sendall(data[: limit - passed])
                     self.cut += 1

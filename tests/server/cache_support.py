@@ -50,9 +50,9 @@ class Scene:
             "attempt": 1,
             "created_at": then - 10,
             "finished_at": then,
+            "checked_at": then,
             "archive_bytes": size,
             "archive_sha256": hashlib.sha256(content).hexdigest(),
-            "manifest": "{}",
             "revision": 1,
             "build_seconds": 10.0,
             **values,
@@ -72,7 +72,7 @@ class Scene:
 
     async def supersede(self, number: int, revision: int, size: int, *, age: float = DAY) -> None:
         """An archive that a newer one has taken the place of, since ``age`` seconds."""
-        row = {"bytes": size, "sha256": "0" * 64, "manifest": "{}", "shards": "[]", "superseded_at": time.time() - age}
+        row = {"bytes": size, "sha256": "0" * 64, "shards": "[]", "superseded_at": time.time() - age}
         async with self.database.writing() as db:
             await db.execute(insert(revisions).values(dataset_id=dataset_id(number), revision=revision, **row))
         self.write(dataset_id(number), revision, bytes(size), size)

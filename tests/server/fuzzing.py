@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,21 +123,16 @@ def fuzz_a_server(
             assert server.stop() == 0
 
 
-def main() -> int:
-    """Run until there were enough cases; print the count, and what failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=10_000, help="cases to make at least (default: %(default)s)")
-    parser.add_argument("--examples", type=int, default=150, help="cases of each operation in one run")
-    parser.add_argument("--seed", type=int, default=1)
-    wanted = parser.parse_args()
-    cases, failed, seed = 0, 0, wanted.seed
+def fuzz_until(wanted: int, *, examples: int, seed: int) -> Iterator[tuple[str, Fuzzed]]:
+    """Runs with one seed after another, each by its name, until there were ``wanted`` cases; tells how they go."""
+    cases = 0
     with tempfile.TemporaryDirectory() as root:
-        while cases < wanted.cases:
+        while cases < wanted:
             for name, token in (("without tokens", None), ("with tokens", TOKEN)):
                 run = fuzz_a_server(
                     Path(root, f"{name}-{seed}"),
                     Path(root, "environments"),
-                    examples=wanted.examples,
+                    examples=examples,
                     phases="coverage,fuzzing,stateful",
                     token=token,
                     seed=seed,
@@ -145,10 +141,22 @@ def main() -> int:
                 print(f"seed {seed}, {name}: {run.cases} cases, {told}; answers {run.answers}", flush=True)
                 if not run.passed:
                     print(run.report)
-                    failed += 1
                 assert run.cases, run.report
                 cases += run.cases
+                yield f"{name}, seed {seed}", run
             seed += 1
+
+
+def main() -> int:
+    """Run until there were enough cases; print the count, and what failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=10_000, help="cases to make at least (default: %(default)s)")
+    parser.add_argument("--examples", type=int, default=150, help="cases of each operation in one run")
+    parser.add_argument("--seed", type=int, default=1)
+    wanted = parser.parse_args()
+    cases, failed = 0, 0
+    for _, run in fuzz_until(wanted.cases, examples=wanted.examples, seed=wanted.seed):
+        cases, failed = cases + run.cases, failed + (not run.passed)
     print(f"{cases} cases, {failed} runs failed")
     return 1 if failed else 0
 

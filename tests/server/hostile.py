@@ -222,13 +222,16 @@ HEADS = {
     "SSH": b"SSH-2.0-OpenSSH_9.9\r\n",
     "NULs": bytes(10_000),
     "noise": bytes((number * 7919) % 256 for number in range(10_000)),
+    "passed on by a proxy": request("GET", "/api/v1/handlers", "X-Forwarded-For: ::1, <script>, 127.0.0.1"),
+    "passed on by another proxy": request("GET", "/api/v1/handlers", "Forwarded: for=127.0.0.1"),
+    "a picture on a page of another site": request("GET", "/api/v1/handlers/tones/1.0", "Sec-Fetch-Site: cross-site"),
+    "a picture on a page of another port": request("GET", "/api/v1/handlers/tones/1.0", "Sec-Fetch-Site: same-site"),
     "an unknown expectation": request("POST", "/api/v1/datasets", "Expect: a miracle", body=b"{}"),
 }
 HARMLESS = {
     "an override of the method": "X-HTTP-Method-Override: DELETE",
     "a URL to rewrite to": "X-Original-URL: /../../etc/passwd",
     "a forwarded host": "X-Forwarded-Host: evil.example",
-    "a forged address": "X-Forwarded-For: ::1, <script>, 127.0.0.1",
     "another protocol": "Upgrade: h2c",
     "a token where none is needed": "Authorization: Bearer \xff\xfe",
     "a cookie": "Cookie: a=" + "b" * 4000,

@@ -234,7 +234,7 @@ async def test_pages(database, wanted, total, found):
 
 @pytest.mark.parametrize("sort", ORDERS)
 async def test_lists_are_read_from_an_index(database, sort):
-    """No row but those of the page: rows are long, since each holds a manifest."""
+    """No row but those of the page: rows are long, since each holds a config."""
     plans = []
     async with database.reading() as db:
         for statement in queries(name="coco", state="ready", version="1.0", pinned=False, sort=sort, limit=10):

@@ -3,12 +3,16 @@
 import hashlib
 import io
 import json
+import os
+import threading
 import zipfile
 import zlib
+from pathlib import Path
 
 import pytest
 
-from dataset_server.archive import MANIFEST, publish
+from dataset_server.archive import MANIFEST, Sealed, complete_manifest, publish
+from dataset_server.background import StoppedError
 from dataset_server.errors import HandlerFaultError
 from dataset_server.stored_zip import Member, StoredZip, end_records
 
@@ -47,7 +51,7 @@ def dataset(tmp_path):
 def test_the_bytes_are_those_of_earlier_servers(dataset, tmp_path):
     folder, files = dataset
     manifest = {"name": "ü", "shards": [1, 2]}
-    made = publish(folder, files, manifest, {}, tmp_path / "new.zip")
+    made = publish(folder, files, manifest, {}, tmp_path / "new.zip", threading.Event())
     reference(folder, files, manifest, tmp_path / "old.zip")
     content = (tmp_path / "new.zip").read_bytes()
     assert content == (tmp_path / "old.zip").read_bytes()
@@ -60,12 +64,54 @@ def test_the_bytes_are_those_of_earlier_servers(dataset, tmp_path):
         assert json.loads(archive.read(MANIFEST)) == manifest
 
 
-def test_a_shard_that_is_not_what_was_announced(dataset, tmp_path):
+CONTENT = bytes([1]) * 700_000
+
+
+@pytest.mark.parametrize(
+    "announced", [Sealed(len(CONTENT), "0" * 64), Sealed(len(CONTENT) + 100, hashlib.sha256(CONTENT).hexdigest())]
+)
+def test_a_shard_that_is_not_what_was_announced(dataset, tmp_path, announced):
     folder, files = dataset
     with pytest.raises(HandlerFaultError, match=files[1]) as caught:
-        publish(folder, files, {}, {files[1]: "0" * 64}, tmp_path / "new.zip")
+        publish(folder, files, {}, {files[1]: announced}, tmp_path / "new.zip", threading.Event())
     assert caught.value.code == "shard_corrupt"
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"], "nothing half-made stays"
+
+
+def test_asked_to_stop_it_stops_and_leaves_nothing(dataset, tmp_path):
+    folder, files = dataset
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        publish(folder, files, {}, {}, tmp_path / "new.zip", stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+def _link(path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("make", [_link, os.mkfifo, Path.mkdir])
+def test_a_file_that_is_none(dataset, tmp_path, make):
+    folder, files = dataset
+    (folder / "features.json").unlink()
+    make(folder / "features.json")
+    with pytest.raises(HandlerFaultError, match="no regular file") as caught:
+        publish(folder, files, {}, {}, tmp_path / "new.zip", threading.Event())
+    assert caught.value.code == "handler_protocol"
+
+
+WHOLE = {"config": {}, "environment": {}, "raw_data": {"sha256": "0" * 64}}
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {**WHOLE, "raw_data": []}, {**WHOLE, "config": {"a": 2**70}}, {**WHOLE, "config": {"a": "\ud800"}}]
+)
+def test_a_broken_manifest_is_the_handlers_fault(broken):
+    assert complete_manifest(WHOLE, dataset_id="d", handler={})["provenance"]["raw_data_sha256"] == "0" * 64
+    with pytest.raises(HandlerFaultError) as caught:
+        complete_manifest(broken, dataset_id="d", handler={})
+    assert caught.value.code == "handler_protocol"
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 31) - 1, 1 << 31, LARGE])

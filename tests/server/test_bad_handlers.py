@@ -89,6 +89,11 @@ def test_packages_that_are_no_handlers(server, name, version, code):
         "huge line",
         "silence",
         "wrong answer",
+        "no shard",
+        "size",
+        "no number",
+        "manifest",
+        "no manifest",
     ],
 )
 def test_handlers_that_say_what_is_not_so(server, folders, lie):

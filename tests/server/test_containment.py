@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import mmap
 import os
 import signal
 import subprocess
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dataset_server import confinement
-from dataset_server.confinement import Confinement, Limits, for_handlers, gaps, rules
+from dataset_server import confinement, process_tree, processes, supervisor
+from dataset_server.confinement import Confinement, Limits, for_handlers, gaps, linked_folders, rules
 from dataset_server.errors import HandlerFaultError
-from dataset_server.processes import Pipe, Supervised, landlock_abi, run_tool
-from dataset_server.runner import Allowance, refuse_links
+from dataset_server.processes import Pipe, Report, Supervised, can_filter_calls, landlock_abi, run_tool, two_pipes
+from dataset_server.runner import Allowance, _judge, refuse_links
 from dataset_server.settings import load_settings
 from tests.support import ROOT, Server, processes_mentioning, wait_until
 
@@ -29,6 +30,7 @@ LIMITS = {
     "handler_file_size": 16 << 20,
     "workers": 2,
     "build_timeout": 60,
+    "retry_limit": 0,
 }
 
 
@@ -132,6 +134,15 @@ def test_there_is_no_network(attacked, attack):
     assert refused(attack("bind"))
 
 
+@pytest.mark.skipif(confinement.calls(filters=can_filter_calls()) is None, reason="no system calls are filtered here")
+def test_modes_times_and_owners_of_what_can_be_read_stay(attacked, attack):
+    photo = next(path for path in sorted(attacked.raw_root.rglob("*.jpg")))
+    before = photo.stat()
+    assert refused(attack("touch", photo))
+    after = photo.stat()
+    assert (after.st_mode, after.st_mtime_ns, after.st_uid) == (before.st_mode, before.st_mtime_ns, before.st_uid)
+
+
 def test_links_are_neither_published_nor_written_through(attacked, attack):
     victim = attacked.data_dir / "server.db"
     assert attack("publish link", victim)["code"] == "handler_protocol"
@@ -150,12 +161,23 @@ def test_children_in_sessions_of_their_own_end_with_the_build(attack):
     [
         ("fork", "handler_processes_exceeded"),
         ("allocate", "handler_out_of_memory"),
+        ("hide memory", "handler_out_of_memory"),
         ("flood events", "handler_output_exceeded"),
         ("flood log", "handler_output_exceeded"),
     ],
 )
 def test_limits(attack, name, code):
     assert attack(name)["code"] == code
+
+
+def test_threads_are_limited(attack):
+    """By the kernel where the server is not root, else by looking at them."""
+    result = attack("threads")
+    assert result["code"] == "handler_processes_exceeded" or result["message"] == "no more can be started", result
+
+
+def test_who_begets_and_goes_does_not_get_away(attack):
+    assert attack("flee")["message"] == "fled"
 
 
 def test_a_file_that_grows_too_large(attack):
@@ -233,7 +255,8 @@ async def test_what_the_program_starts_with():
 
 async def test_it_ends_the_tree_when_it_is_told_to_and_hears_nothing_else():
     output, errors = await Pipe.open(1 << 16), await Pipe.open(1 << 16)
-    code = "import os, time\nos.fork()\nos.setsid() if os.getpid() != os.getsid(0) else 0\nprint(1)\ntime.sleep(600)"
+    code = "import os, time\nos.fork()\nos.setsid() if os.getpid() != os.getsid(0) else 0\n"
+    code += "os.write(1, b'1\\n')\ntime.sleep(600)"  # at once: print writes twice
     command = [sys.executable, "-u", "-c", code]
     running = await Supervised.start(command, output, errors, env={})
     assert await output.reader.readline() + await output.reader.readline() == b"1\n1\n"
@@ -243,6 +266,106 @@ async def test_it_ends_the_tree_when_it_is_told_to_and_hears_nothing_else():
         assert await output.reader.read() == b""
     output.end()
     errors.end()
+
+
+async def begin(code: str) -> tuple[Supervised, int]:
+    """A program that runs, and says its number first."""
+    async with two_pipes(1 << 16) as (output, errors):
+        command = [sys.executable, "-u", "-c", f"import os; print(os.getpid())\n{code}"]
+        running = await Supervised.start(command, output, errors, env={})
+        return running, int(await output.reader.readline())
+
+
+async def cancel_often(task: asyncio.Task) -> None:
+    """Cancel a task three times while it takes its end; raises `CancelledError` when that has come."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    await task
+
+
+async def test_who_ends_a_program_and_is_cancelled_twice_stays_to_its_end():
+    running, process = await begin("import time; time.sleep(600)")
+    with pytest.raises(asyncio.CancelledError):
+        await cancel_often(asyncio.create_task(running.end()))
+    assert not Path(f"/proc/{process}").exists()
+
+
+async def test_what_cannot_be_ended_is_left_to_the_supervisor(monkeypatch):
+    running, process = await begin("import time; time.sleep(600)")
+    monkeypatch.setattr(processes, "_ENDING_SECONDS", 0.0)
+    running._process.send_signal(signal.SIGSTOP)
+    assert (await running.end()).status is None
+    assert (await running.end()).status is None
+    running._process.send_signal(signal.SIGCONT)
+    assert (await running.report()).status == -signal.SIGKILL
+    assert not Path(f"/proc/{process}").exists()
+
+
+async def test_a_tool_may_print_much_and_is_remembered_by_its_end(monkeypatch):
+    monkeypatch.setattr(processes, "_MAX_OUTPUT", 1000)
+    monkeypatch.setattr(processes, "_KEPT_ERRORS", 100)
+    endless = await run_tool(["sh", "-c", "echo first >&2; yes"], timeout=60)
+    assert (endless.status, endless.output) == (-signal.SIGKILL, "")
+    assert "printed more than 1000 bytes" in endless.errors
+    ended = await run_tool(["sh", "-c", "echo out; seq 100000 >&2; exit 3"], timeout=60)
+    assert (ended.status, ended.output) == (3, "out\n")
+    assert ended.errors.endswith("99999\n100000")
+    assert len(ended.errors) <= 100
+
+
+async def test_a_tool_that_takes_too_long_has_said_why():
+    ended = await run_tool(["sh", "-c", "echo it waits for me >&2; sleep 600"], timeout=3)
+    assert (ended.status, ended.tail) == (124, "it waits for me\nsh did not finish within 3 s")
+
+
+async def test_pipes_are_closed_when_there_is_no_second_one(monkeypatch):
+    before, opened = len(os.listdir("/proc/self/fd")), Pipe.open
+    pipes = iter([opened(1 << 16)])
+
+    async def open_one(limit):
+        for pipe in pipes:
+            return await pipe
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(Pipe, "open", open_one)
+    with pytest.raises(OSError, match="too many"):
+        await run_tool(["true"], timeout=60)
+    await asyncio.sleep(0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_disk_keeps_what_shall_be_free(monkeypatch):
+    nothing = dict.fromkeys(Limits().to_json())
+
+    def breach(limit, start, now):
+        free = iter([start, now])
+        monkeypatch.setattr(supervisor, "_disk_free", lambda: next(free))
+        return supervisor._Watch({**nothing, "disk_free": limit}).breach()
+
+    assert breach(limit=100, start=1000, now=99) == "disk"
+    assert breach(limit=100, start=1000, now=100) is None
+    assert breach(limit=100, start=60, now=31) is None, "that the disk is full was not its doing"
+    assert breach(limit=100, start=60, now=29) == "disk"
+
+
+def test_shared_memory_that_nobody_uses_is_given_back():
+    shared, before = Path("/dev/shm"), process_tree.shared_files()
+    names = [shared / f"test-{os.getpid()}-{what}" for what in ("left", "open", "mapped")]
+    for path in names:
+        path.write_bytes(bytes(4096))
+    try:
+        with names[1].open("rb"), names[2].open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            file.close()
+            process_tree.clear_shared(before)
+            assert [path.exists() for path in names] == [False, True, True]
+            mapped.close()
+        process_tree.clear_shared(process_tree.shared_files())
+        assert names[1].exists(), "it was there before"
+    finally:
+        for path in names:
+            path.unlink(missing_ok=True)
 
 
 def test_installers_do_not_outlive_a_killed_server(tmp_path):
@@ -279,6 +402,9 @@ def test_what_handlers_may_touch(tmp_path):
     allowed = for_handlers(settings)
     assert allowed.reads == (settings.raw_root, elsewhere, Path("/opt/models"))
     assert (allowed.limits.processes, allowed.limits.memory) == (9, 1 << 30)
+    assert allowed.limits.threads == 9 * 64
+    settings.data_dir.mkdir()
+    assert 0 < for_handlers(settings).limits.disk_free <= 2_000_000_000
     python, folder = tmp_path / "data" / "environments" / "key" / "bin" / "python", tmp_path / "data" / "work" / "it"
     python.parent.mkdir(parents=True)
     python.symlink_to("/usr/bin/python3")
@@ -322,6 +448,32 @@ def test_a_data_folder_within_the_raw_data_is_warned_of(tmp_path):
     assert "data_dir" in first
     assert "environments" in second
     assert len(gaps(settings, 2)) == 3
+
+
+def test_a_link_that_opens_the_servers_own_files_is_warned_of(tmp_path):
+    settings = settings_of(tmp_path)
+    (settings.raw_root / "all").symlink_to(tmp_path)
+    assert [gap.partition(" ")[0] for gap in gaps(settings, 7)] == ["data_dir", "environments"]
+    assert len(gaps(settings, 7, filters=False)) == 3
+
+
+def test_links_that_lead_nowhere_lead_nowhere(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "c").symlink_to("/")
+    assert Path("/") in linked_folders(tmp_path)
+    assert linked_folders(tmp_path / "not-mounted") == []
+
+
+def test_a_signal_without_a_name():
+    with pytest.raises(HandlerFaultError, match="was ended by signal 40 before"):
+        _judge(None, Report(status=-40), "build")
+
+
+def test_a_full_disk_has_its_code():
+    with pytest.raises(HandlerFaultError) as refused:
+        _judge(None, Report(breach="disk"), "build")
+    assert refused.value.code == "disk_full"
 
 
 async def test_output_is_bounded():

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import http.client
+import os
 import shutil
 import sqlite3
 import ssl
@@ -18,9 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_client import request_dataset
-from dataset_server.downloads import Piece, send
+from dataset_server.api import AUDIT
+from dataset_server.auth import ANYBODY, CLIENT
+from dataset_server.downloads import Piece, _open, send
 from dataset_server.middlewares import faults
 from dataset_server.ranges import Wanted, wanted
+from dataset_server.store.audit import Audit
 from tests.support import Server
 
 TAG = "ab" * 32
@@ -112,7 +116,7 @@ def test_whatever_is_asked_no_byte_beyond_the_file(header, size):
     assert found.status in (200, 206, 416)
     assert found.bytes.start >= 0
     assert found.bytes.stop <= size
-    assert (found.status == 200) == (found.bytes == range(size) and found.status != 206)
+    assert (found.status == 200) == (found.bytes == range(size) and found.status not in (206, 416))
 
 
 # -- the bytes, over a plain socket and over TLS
@@ -124,14 +128,20 @@ def test_a_piece_of_a_file(tmp_path, over_tls):
     path, offset = tmp_path / "file", 1000
     path.write_bytes(content)
     inside = content[offset:-500]
-    piece = Piece(path, offset, len(inside), hashlib.sha256(inside).hexdigest(), "text/x", "name")
+    piece = Piece(tmp_path, "file", offset, len(inside), hashlib.sha256(inside).hexdigest(), "text/x", "name")
+
+    @web.middleware
+    async def identified(request, handler):
+        request[CLIENT] = ANYBODY
+        return await handler(request)
 
     async def view(request):
         return await send(request, piece)
 
     async def run():
-        app = web.Application(middlewares=[faults])
-        app.router.add_get("/piece", view)
+        app = web.Application(middlewares=[faults, identified])
+        app[AUDIT] = Audit(None)
+        app.router.add_get("/{id}", view)
         authority, server_tls, client_tls = trustme.CA(), None, True
         if over_tls:
             server_tls, client_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
@@ -164,6 +174,39 @@ def test_a_piece_of_a_file(tmp_path, over_tls):
             await runner.cleanup()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("trick", ["file", "folder", "build", "pipe", "device", "folder as file", "file as folder"])
+def test_what_a_handler_puts_in_the_place_of_a_shard_is_not_sent(tmp_path, trick):
+    folder = tmp_path / "work" / "build" / "dataset"
+    folder.mkdir(parents=True)
+    shard, secret = folder / "shard", tmp_path / "outside" / "dataset" / "shard"
+    shard.write_bytes(b"12345")
+    secret.parent.mkdir(parents=True)
+    secret.write_bytes(b"a key")
+    piece = Piece(tmp_path / "work", "build/dataset/shard", 0, 5, TAG, "text/x", "shard")
+    with _open(piece, range(5)) as file:
+        assert file.read() == b"12345"
+    shard.unlink()
+    if trick == "file":
+        shard.symlink_to(secret)
+    elif trick == "pipe":
+        os.mkfifo(shard)
+    elif trick == "device":
+        shard.symlink_to("/dev/zero")
+    elif trick == "folder as file":
+        shard.mkdir()
+    else:
+        folder.rmdir()
+        if trick == "folder":
+            folder.symlink_to(secret.parent)
+        elif trick == "file as folder":
+            folder.write_bytes(b"12345")
+        else:
+            folder.parent.rmdir()
+            folder.parent.symlink_to(secret.parent.parent)
+    with pytest.raises(FileNotFoundError):
+        _open(piece, range(5))
 
 
 # -- a real server
@@ -263,7 +306,8 @@ def test_pinning_and_deleting(serving):
     again = serving.make("tones", {"count": 1}, version="1.0")
     assert again["archive"]["sha256"] == made["archive"]["sha256"]
     noted = serving.get("audit", params={"subject": made["dataset_id"]}).json()["entries"]
-    assert [entry["action"] for entry in noted] == ["pin", "unpin", "delete"]
+    deeds = [(entry["action"], entry["detail"].get("outcome")) for entry in noted if entry["action"] != "download"]
+    assert deeds == [("pin", None), ("delete", "in_use"), ("unpin", None), ("delete", None)]
 
 
 def test_what_was_evicted_is_made_again_for_who_asks(serving, tmp_path):

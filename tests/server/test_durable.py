@@ -123,6 +123,47 @@ async def test_an_archive_is_there_until_the_next_revision_is(database, topic):
         assert list(raw.execute("SELECT * FROM revisions")) == []
 
 
+async def test_who_goes_down_with_a_build_is_counted_until_it_gets_on(database, topic):
+    builds, store = BuildStore(database), Store(database)
+    seen = await builds.claim(await store.dataset(ID), "second", 20.0)
+    assert seen.crashes == 0, "it had not begun"
+    await builds.set_state(Lease(ID, seen.fence), "building")
+    seen = await builds.claim(await store.dataset(ID), "third", 30.0)
+    assert seen.crashes == 1
+    await builds.seal_shard(Lease(ID, seen.fence), SHARD)
+    assert (await store.dataset(ID)).crashes == 0
+    await builds.give_back("third")
+    assert (await builds.claim(await store.dataset(ID), "fourth", 40.0)).crashes == 0, "it was asked to stop"
+
+
+async def test_only_shards_of_the_archive_stay(database, topic):
+    builds = BuildStore(database)
+    left_out = replace(SHARD, file=SHARD.file.replace("00000-of", "00001-of"))
+    for shard in (SHARD, left_out):
+        await builds.seal_shard(Lease(ID, 1), shard)
+    await builds.publish(Lease(ID, 1), MADE)
+    assert await Store(database).sealed_shards(ID) == [replace(SHARD, offset=7)]
+
+
+async def test_who_joins_a_request_has_asked_for_it(database, topic):
+    builds, store = BuildStore(database), Store(database)
+    for _ in range(2):
+        await store.join(topic, "d")
+    assert await builds.askers_of(await store.dataset(ID)) == {"c", "d"}
+    await builds.fail(Lease(ID, 1), {"code": "handler_failed", "message": ""})
+    assert await builds.askers_of(await store.dataset(ID)) == {"c", "d"}
+    await store.join(topic, "late")
+    again = await store.begin_attempt(ID, "tones", "1", "{}", "1", client="e", limit=None, priority=-3)
+    assert again.priority == -3
+    assert await store.attach(again, ID, {})
+    assert await builds.askers_of(await store.dataset(ID)) == {"e"}
+
+
+async def test_how_much_a_client_has_under_way(database, topic):
+    builds = BuildStore(database)
+    assert (await builds.active_builds("c"), await builds.active_builds("d")) == (1, 0)
+
+
 async def test_of_earlier_attempts_only_the_ends_are_kept(database, topic):
     builds, store = BuildStore(database), Store(database)
     await builds.progress(Lease(ID, 1), {"done": 1, "total": 2})
@@ -244,6 +285,7 @@ def test_a_server_that_is_asked_to_stop_lets_builds_end(make_server, plugin_sour
     assert heard[-1]["code"] == 1001
     assert heard[-2]["data"]["archive"]["sha256"] == undisturbed
     assert server.process.wait(60) == 0
+    server.stop()  # which closes its files
 
 
 def test_asked_twice_it_stops_at_once_and_the_next_goes_on(make_server, plugin_sources, undisturbed):

@@ -10,13 +10,15 @@ import time
 
 import pytest
 
+from dataset_server.checks.handlers import environments as check_environments
 from dataset_server.claim import identity
 from dataset_server.environments import Environment, Environments
 from dataset_server.environments.environment import damaged_files, fault_of, seal
+from dataset_server.environments.installing import _shipped_lock
 from dataset_server.environments.locks import entries, hash_from_folders, refuse_addresses, unhashed
 from dataset_server.environments.unused import Seen, unused
 from dataset_server.errors import EnvironmentFailedError
-from dataset_server.installer_faults import disk_failed, installer_failed, recognise
+from dataset_server.installer_faults import disk_failed, installer_failed, recognise, told
 from dataset_server.lease import _Watch, is_held, leased
 from dataset_server.processes import Finished
 from dataset_server.references import References
@@ -74,6 +76,8 @@ def test_a_lock_is_read_entry_by_entry():
         f"car>=1 {HASH}",
         f"car==1.* {HASH}",
         f"car==1.0 --index-url https://example.org {HASH}",
+        "car==1.0 ; python_version > '3' --index-url https://example.org",
+        f"car==1.0 ; python_version > '3' -r other.txt {HASH}",
         "./car",
     ],
 )
@@ -129,6 +133,12 @@ def test_what_failed_is_recognised(tmp_path, status, said, name, retryable):
     assert str(tmp_path) not in fault.log
 
 
+def test_what_clients_are_told_has_no_secrets(tmp_path):
+    said = told(Finished(1, "", f"https://me:secret@x/ {tmp_path}/a"), tmp_path)
+    assert "secret" not in said
+    assert str(tmp_path) not in said
+
+
 def test_a_full_disk_is_worth_another_try():
     assert disk_failed("it fails", OSError(28, "No space left on device")).retryable
     assert not disk_failed("it fails", OSError(13, "Permission denied")).retryable
@@ -178,6 +188,15 @@ def test_a_lease_of_another_machine_counts_as_long_as_it_beats(tmp_path, monkeyp
     assert not watch.is_dead(path), "given back"
 
 
+def test_a_mark_of_another_machine_expires(tmp_path):
+    path = tmp_path / ".use-x"
+    path.write_text(json.dumps({**identity(), "host": "another machine"}))
+    os.utime(path, (time.time() - 100, time.time() - 100))
+    assert is_held(path)
+    assert is_held(path, expires=1000)
+    assert not is_held(path, expires=99)
+
+
 # What is made
 
 
@@ -204,6 +223,8 @@ async def test_all_that_is_installed_is_locked_by_hash(tmp_path, wheelhouse, mon
     rot(environment.root)
     assert fault_of(environment.root) is None
     assert [name.partition(":")[0].rpartition("/")[2] for name in damaged_files(environment.root)] == ["__main__.py"]
+    (found,) = check_environments(environment.root.parent)
+    assert (found.level, "__main__.py" in found.message) == ("failed", True)
     # Another server, the same folder: found, even though the dependency has a newer release and then another content.
     write_wheel(wheelhouse, "need", "1.2", main=None)
     _, make_again = server(tmp_path, "tiny-handlers=={version}")
@@ -271,9 +292,28 @@ async def test_a_shipped_lock_is_what_is_installed(tmp_path, wheelhouse):
         (source / "requirements.lock").write_text(wrong)
         with pytest.raises(EnvironmentFailedError, match=name):
             await make()
+    (source / "requirements.lock").write_bytes(b"caf\xe9==1.0\n")
+    with pytest.raises(EnvironmentFailedError, match="UTF-8"):
+        await make()
     (source / "requirements.lock").write_text(f"--index-url http://127.0.0.1:9/\nneed==1.0 {HASH}\n")
     with pytest.raises(EnvironmentFailedError, match="only NAME==VERSION"):
         await make()
+
+
+def test_a_shipped_lock_is_a_plain_file(tmp_path):
+    lock, secret = tmp_path / "requirements.lock", tmp_path / "secret"
+    assert _shipped_lock(tmp_path) is None
+    secret.write_text("of the server")
+    for make in (lambda: lock.symlink_to(secret), lock.mkdir, lambda: os.mkfifo(lock)):
+        make()
+        with pytest.raises(EnvironmentFailedError, match="plain file") as refused:
+            _shipped_lock(tmp_path)
+        assert "of the server" not in str(refused.value)
+        lock.rmdir() if lock.is_dir() else lock.unlink()
+    with lock.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(EnvironmentFailedError, match="plain file"):
+        _shipped_lock(tmp_path)
 
 
 async def test_what_cannot_be_installed_says_why(tmp_path, wheelhouse, monkeypatch):

@@ -1,6 +1,7 @@
 """What goes when room is needed, and how much room a build needs: the decisions."""
 
 import math
+import os
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from dataset_server.eviction import HALF_LIFE, Candidate, choose, may_go, reasons_to_stay, worth
 from dataset_server.room import (
     FLOOR,
+    PLAN_BYTES,
     Experience,
     Space,
     bytes_to_keep_free,
@@ -88,7 +90,10 @@ def test_room():
     disk = Space(free=1000, keep_free=200, promised=300, used=0, quota=None)
     assert disk.lacking(500) == 0
     assert disk.lacking(501) == 1
-    tight = Space(free=10**9, keep_free=0, promised=300, used=600, quota=1000)
+    begun = Space(free=1000, keep_free=200, promised=300, used=0, quota=1000, written=100)
+    assert (begun.lacking(600), begun.lacking(601), begun.lacking(1001)) == (0, 1, 401)
+    assert Space(free=10**9, keep_free=0, promised=0, used=500, quota=1000, written=100).lacking(501) == 1
+    tight = Space(free=10**9, keep_free=0, promised=300, used=900, quota=1000)
     assert tight.lacking(100) == 0
     assert tight.lacking(150) == 50
     assert Space(free=0, keep_free=0, promised=0, used=600, quota=1000).lacking(50) == 50, "the disk ends first"
@@ -115,9 +120,19 @@ def test_planned_samples(tmp_path):
         ('{"shards": []}', {}),
         ("[]", {}),
         ("nonsense", {}),
+        ('{"shards": [{"file": "a", "samples": 1e400}]}', {}),
+        ('{"shards": [{"file": "a", "samples": NaN}]}', {}),
+        ('{"shards": [{"file": "a", "samples": -1}]}', {}),
+        (f'{{"shards": [{{"file": "a", "samples": {2**70}}}]}}', {}),
+        ("[" * 100_000, {}),
     ):
         (tmp_path / "plan" / "plan.json").write_text(content)
         assert planned_samples(tmp_path) == planned
+    os.truncate(tmp_path / "plan" / "plan.json", PLAN_BYTES + 1)
+    assert planned_samples(tmp_path) == {}, "nor is it read"
+    (tmp_path / "plan" / "plan.json").unlink()
+    os.mkfifo(tmp_path / "plan" / "plan.json")
+    assert planned_samples(tmp_path) == {}, "nor waited for"
 
 
 def test_what_stays_free():

@@ -75,7 +75,7 @@ def target(raw_root, environments_dir, plugin_sources, canary, tmp_path_factory)
     """A server with short limits; the dataset "remote" comes from a repository at the canary."""
     folder = tmp_path_factory.mktemp("target")
     sources = {**plugin_sources, "remote": f"git+https://127.0.0.1:{canary.port}/repository.git@{{version}}"}
-    limits = {"request_timeout": 2.0, "connections_per_address": 50, "trusted_proxies": ["127.0.0.1"], "workers": 1}
+    limits = {"request_timeout": 2.0, "connections_per_address": 50, "workers": 1}
     server = Server(raw_root, folder, environments_dir, handlers=sources, settings=limits)
     server.environment = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}  # a proxy would go there in its place
     server.start()
@@ -146,7 +146,7 @@ def body_of(answer):
 def assert_refused(answer, *statuses):
     status = status_of(answer)
     assert status in statuses if statuses else 400 <= status < 500, answer[:500]
-    if status not in (0, 417):
+    if status:
         assert b"application/problem+json" in answer, answer[:500]
         assert json.loads(body_of(answer))["status"] == status
     for secret in (b"SQLite format", b"root:", b"Traceback", b"aiohttp", b"Python/"):

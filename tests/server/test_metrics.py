@@ -1,6 +1,7 @@
 """What the server counts is what happened, and labels stay few."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -77,16 +78,26 @@ def test_a_socket_s_life_is_no_request_s_time():
 
 def test_states_that_nothing_is_in_any_more_go_back_to_zero(tmp_path: Path):
     metrics = Metrics.create()
-    (tmp_path / "one" / "bin").mkdir(parents=True)
-    (tmp_path / "one" / "bin" / "python").touch()
+    for name in ("0123456789abcdef" * 2, ".partial-1", "mirror-1.git"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+    (tmp_path / ".partial-1" / "bin" / "python").touch()
     metrics.observe({"building": 2, "ready": 1}, tmp_path, {"data": tmp_path})
     assert rendered(metrics)["datasets", (("state", "building"),)] == 2
     metrics.observe({"ready": 3}, tmp_path, {"data": tmp_path})
     found = rendered(metrics)
     assert found["datasets", (("state", "building"),)] == 0
     assert found["datasets", (("state", "ready"),)] == 3
-    assert found["environments", ()] == 1
+    assert found["environments", ()] == 1, "neither those that are being made, nor mirrors; but broken ones"
     assert 0 < found["disk_free_bytes", (("folder", "data"),)] <= found["disk_bytes", (("folder", "data"),)]
+
+
+def test_a_folder_that_is_away_hides_nothing_else(tmp_path: Path):
+    metrics = Metrics.create()
+    metrics.observe({"ready": 3}, tmp_path, {"raw": tmp_path / "away", "data": tmp_path})
+    found = rendered(metrics)
+    assert math.isnan(found["disk_free_bytes", (("folder", "raw"),)])
+    assert found["disk_free_bytes", (("folder", "data"),)] > 0
+    assert found["datasets", (("state", "ready"),)] == 3
 
 
 @pytest.fixture(scope="module")

@@ -40,14 +40,16 @@ def test_a_database_from_before_migrations_keeps_its_rows(connection):
     connection.execute(
         text(
             "INSERT INTO datasets (dataset_id, dataset_name, resolved_version, config, state, attempt, created_at, "
-            "finished_at) VALUES ('coco_1_x.zip', 'coco', '1', '{}', 'ready', 3, 1.0, 2.0), "
-            "('coco_1_y.zip', 'coco', '1', '{}', 'failed', 1, 1.0, 2.0)"
+            "finished_at, manifest) VALUES ('coco_1_x.zip', 'coco', '1', '{}', 'ready', 3, 1.0, 2.0, '{\"a\": 1}'), "
+            "('coco_1_y.zip', 'coco', '1', '{}', 'failed', 1, 1.0, 2.0, NULL)"
         )
     )
     upgrade(connection)
     assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    rows = list(connection.execute(text("SELECT state, attempt, revision, last_used_at, pinned FROM datasets")))
-    assert rows == [("ready", 3, 1, 2.0, 0), ("failed", 1, 0, None, 0)]
+    columns = "state, attempt, revision, last_used_at, checked_at, pinned"
+    rows = list(connection.execute(text(f"SELECT {columns} FROM datasets")))
+    assert rows == [("ready", 3, 1, 2.0, 2.0, 0), ("failed", 1, 0, None, None, 0)]
+    assert list(connection.execute(text("SELECT * FROM manifests"))) == [("coco_1_x.zip", '{"a": 1}')]
 
 
 def test_twice_is_once(connection):

@@ -1,11 +1,17 @@
 """What an operator does: reading logs, checking, backing up, restoring, scrubbing; by the real commands."""
 
+import contextlib
 import datetime
+import errno
 import json
 import logging
+import os
 import re
+import resource
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,13 +25,15 @@ from hypothesis import strategies as st
 from dataset_server import logs
 from dataset_server.__main__ import main
 from dataset_server.backup import BackupError, back_up, restore
-from dataset_server.checks import database, machine, storage
+from dataset_server.checks import database, everything, machine, storage
+from dataset_server.checks.finding import failed
 from dataset_server.checks.machine import judge_clock
 from dataset_server.checks.storage import Space, file_system, judge_space
+from dataset_server.credentials import masked
 from dataset_server.logs import JsonFormatter, TextFormatter, log_context, request_id
 from dataset_server.migrations import head
-from dataset_server.store.inspection import Inspection, copy_database
-from tests.support import Server, git, wait_until
+from dataset_server.store.inspection import Inspection, copy_database, mark_evicted
+from tests.support import ROOT, Server, git, wait_until
 
 GIB = 1 << 30
 
@@ -100,10 +108,56 @@ def test_the_clock_is_judged_by_what_else_knows_the_time():
     assert judge_clock(86400.0, 86400.0, None).level == "failed"
 
 
-def test_beyond_loopback_a_token_is_asked_for():
-    assert machine.openness("127.0.0.1", has_token=False).level == "ok"
-    assert machine.openness("0.0.0.0", has_token=True).level == "ok"
-    assert machine.openness("0.0.0.0", has_token=False).level == "failed"
+def test_where_others_get_in_a_token_is_asked_for():
+    assert machine.openness(None, has_token=False).level == "ok"
+    assert machine.openness("listening on 0.0.0.0", has_token=True).level == "ok"
+    assert machine.openness("with public_origins", has_token=False).level == "failed"
+
+
+def test_open_files_are_judged_by_what_connections_need():
+    assert machine.judge_open_files(5096, 4096).level == "ok"
+    assert machine.judge_open_files(5095, 4096).level == "warning"
+    assert machine.judge_open_files(resource.RLIM_INFINITY, 4096).level == "ok"
+
+
+def test_a_server_may_open_as_many_files_as_its_user_may():
+    code = (
+        "import resource; from dataset_server.connections import allow_open_files;"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); allow_open_files();"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+async def test_what_may_not_be_looked_at_is_a_finding(monkeypatch, tmp_path):
+    """As it is for the wrong user; root may look at everything."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    for found in await everything._looked("data folder", refuse), await everything._looked("tls", refuse):
+        assert [item.level for item in found] == ["failed"]
+        assert "user" in found[0].remedy
+    monkeypatch.setattr(Path, "stat", refuse)
+    found, inspection = database.inspect_file(tmp_path / "server.db")
+    assert ([item.level for item in found], inspection) == (["failed"], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("git+https://me:word@example.org/f.git@{version}", "git+https://***@example.org/f.git@{version}"),
+        ("fatal: https://token@example.org/f.git not found", "fatal: https://***@example.org/f.git not found"),
+        ("postgresql+asyncpg://me:a@b/c@db:5432/x", "postgresql+asyncpg://***@db:5432/x"),
+        ("https://example.org/f.git@{version}", "https://example.org/f.git@{version}"),
+        ("me@example.org, see https://example.org/", "me@example.org, see https://example.org/"),
+        ("a ssh://git@one/x and https://u:p@two/y", "a ssh://***@one/x and https://***@two/y"),
+    ],
+)
+def test_addresses_are_shown_without_credentials(text, shown):
+    assert masked(text) == shown
+    assert failed("handlers", text, "").message == shown
 
 
 def test_the_mount_that_holds_a_path_is_found(tmp_path):
@@ -255,6 +309,19 @@ def test_secrets_stay_out_of_a_backup(server, made, tmp_path, monkeypatch):
     assert "hidden-word" not in text
 
 
+def test_what_versions_are_locked_to_survives(server, made, tmp_path, monkeypatch):
+    """After a restore the same environments are made, also of what has no lock of its own."""
+    monkeypatch.setenv("DATASET_SERVER_ENVIRONMENTS_DIR", str(server.environments_dir))
+    assert main(["backup", str(tmp_path / "backup"), *of(server)]) == 0
+    restore(tmp_path / "backup", tmp_path / "restored")
+    known = sorted(path for kind in ("version", "reference") for path in server.environments_dir.glob(f"{kind}-*.json"))
+    assert {path.name.partition("-")[0] for path in known} == {"version", "reference"}
+    for path in known:
+        copy = tmp_path / "restored" / "environments" / path.name
+        assert copy.read_bytes() == path.read_bytes()
+        assert copy.stat().st_mtime_ns == path.stat().st_mtime_ns, "when that was found out"
+
+
 def test_rotten_archives_are_named_and_left_out(server, made, tmp_path, capsys):
     aside = tmp_path / "data"
     assert main(["backup", str(tmp_path / "first"), "--archives", *of(server)]) == 0
@@ -300,6 +367,40 @@ def test_a_backup_that_is_not_whole_is_refused(backup, tmp_path):
     restore(backup, target)
     with pytest.raises(BackupError, match="not empty"):
         restore(backup, target)
+
+
+def test_a_folder_that_is_there_is_filled_from_within(backup, tmp_path, monkeypatch):
+    """As systemd and containers have it: who restores may not write beside the data folder."""
+    target = tmp_path / "closed" / "data"
+    target.mkdir(parents=True)
+    before = target.parent.stat().st_mtime_ns
+    appeared, real = [], Path.rename
+
+    def rename(path, to):
+        appeared.append(to.name)
+        return real(path, to)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    restore(backup, target)
+    assert target.parent.stat().st_mtime_ns == before, "nothing was made or renamed there"
+    assert sorted(path.name for path in target.iterdir()) == ["archives", "environments", "server.db"]
+    assert appeared[-1] == "server.db", "no server begins with half of it"
+    assert list((target / "archives").glob("*.zip"))
+
+
+def test_a_restore_knows_no_superseded_archives(backup, tmp_path):
+    """Their files are in no backup."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        with contextlib.closing(sqlite3.connect(backup / "server.db")) as db:
+            db.backup(copy)
+        with copy:
+            columns = [row[1] for row in copy.execute("PRAGMA table_info(revisions)")]
+            values = {"dataset_id": "x", "sha256": "", "manifest": "{}", "shards": "[]"}
+            row = [values.get(column, 1) for column in columns]
+            copy.execute(f"INSERT INTO revisions VALUES ({', '.join('?' * len(row))})", row)
+    mark_evicted(tmp_path / "copy.db", [])
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT count(*) FROM revisions").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(
@@ -354,8 +455,23 @@ def test_a_database_of_another_revision_is_not_backed_up(tmp_path):
     db.executescript("CREATE TABLE alembic_version (version_num); INSERT INTO alembic_version VALUES ('9999');")
     db.close()
     with pytest.raises(BackupError, match="revision 9999"):
-        back_up(tmp_path / "server.db", "{}", tmp_path / "backup", None)
+        back_up(tmp_path / "server.db", "{}", tmp_path / "backup", tmp_path / "environments", None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["server.db"]
+
+
+@pytest.mark.parametrize("revision", ["0001", "9999"])
+@pytest.mark.parametrize("command", [["token", "list"], ["token", "revoke", "0"], ["scrub"]])
+def test_commands_leave_the_database_of_another_version_alone(tmp_path, raw_root, capsys, command, revision):
+    """A server of that version may be using it."""
+    file = tmp_path / "server.db"
+    with contextlib.closing(sqlite3.connect(file)) as db, db:
+        db.execute("CREATE TABLE alembic_version (version_num)")
+        db.execute("INSERT INTO alembic_version VALUES (?)", [revision])
+    assert main([*command, "--raw-root", str(raw_root), "--data-dir", str(tmp_path)]) == 1
+    assert f"revision {revision}" in capsys.readouterr().err
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision,)]
+        assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
 
 
 # -- the command line

@@ -15,9 +15,11 @@ import trustme
 
 from dataset_client.protocol import MAX_REQUEST_BYTES
 from dataset_server.settings import load_settings
-from tests.support import ROOT, connect, wait_until
+from tests.support import ROOT, Server, connect, wait_until
 
 DEPLOY = ROOT / "deploy"
+TOKEN = "a token of the proxies' tests"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 def free_port() -> int:
@@ -89,6 +91,16 @@ def apache(folder: Path, backend: str, port: int, certificate: Path, key: Path) 
     return ["apache2", "-X", "-f", str(folder / "apache.conf")]
 
 
+@pytest.fixture(scope="module")
+def server(raw_root, environments_dir, plugin_sources, tmp_path_factory):
+    """A server as it is behind a proxy: it trusts that, and asks for a token."""
+    settings = {"workers": 2, "token": TOKEN, "trusted_proxies": ["127.0.0.1"]}
+    folder = tmp_path_factory.mktemp("server")
+    running = Server(raw_root, folder, environments_dir, handlers=plugin_sources, settings=settings).start()
+    yield running
+    assert running.stop() == 0
+
+
 @pytest.fixture(params=[nginx, caddy, apache], ids=lambda write: write.__name__, scope="module")
 def proxy(request, server, tmp_path_factory):
     """URL of a real proxy with the shipped configuration before the real server, and the authority that it has."""
@@ -126,20 +138,22 @@ def test_a_whole_request_goes_through(server, proxy):
     """POST, notifications by WebSocket, and the archive in two ranges."""
     url, trusted = proxy
     body = {"dataset_name": "tones", "handler_version": "1.0", "dataset_config": {"count": 9}}
-    answer = requests.post(f"{url}/api/v1/datasets", json=body, verify=trusted, timeout=120)
+    answer = requests.post(f"{url}/api/v1/datasets", json=body, headers=AUTHORIZED, verify=trusted, timeout=120)
     assert answer.status_code in (200, 202), answer.text
     topic = answer.json()["topic_id"].replace("+", "%2B")
     context = ssl.create_default_context(cafile=trusted)
     # With its Origin, as a browser sends it: the server must be told the host it was asked as.
-    with connect(f"{url.replace('http', 'ws', 1)}/api/v1/notifications?topic={topic}", ssl=context, origin=url) as news:
+    socket_url = f"{url.replace('http', 'ws', 1)}/api/v1/notifications?topic={topic}"
+    with connect(socket_url, ssl=context, origin=url, additional_headers=AUTHORIZED) as news:
         while (event := json.loads(news.recv(timeout=120)))["kind"] != "ready":
             assert event["kind"] not in ("failed", "cancelled"), event
     archive = event["data"]["archive"]
-    straight = requests.get(f"{server.api}/{archive['url']}", timeout=60).content
+    straight = requests.get(f"{server.api}/{archive['url']}", headers=AUTHORIZED, timeout=60).content
     middle = len(straight) // 2
     parts = []
     for wanted in (f"bytes=0-{middle - 1}", f"bytes={middle}-"):
-        part = requests.get(f"{url}/api/v1/{archive['url']}", headers={"Range": wanted}, verify=trusted, timeout=60)
+        headers = {**AUTHORIZED, "Range": wanted}
+        part = requests.get(f"{url}/api/v1/{archive['url']}", headers=headers, verify=trusted, timeout=60)
         assert part.status_code == 206
         parts.append(part.content)
     assert b"".join(parts) == straight
@@ -147,22 +161,22 @@ def test_a_whole_request_goes_through(server, proxy):
 
 def test_headers_pass_both_ways(server, proxy):
     url, trusted = proxy
-    answer = requests.get(f"{url}/api/v1/datasets", verify=trusted, timeout=60)
+    answer = requests.get(f"{url}/api/v1/datasets", headers=AUTHORIZED, verify=trusted, timeout=60)
     assert answer.status_code == 200
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", answer.headers["X-Request-Id"])
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
-    other = requests.post(
-        f"{url}/api/v1/datasets", json={}, headers={"Origin": "https://other.example"}, verify=trusted, timeout=60
-    )
+    headers = {**AUTHORIZED, "Origin": "https://other.example"}
+    other = requests.post(f"{url}/api/v1/datasets", json={}, headers=headers, verify=trusted, timeout=60)
     assert (other.status_code, other.json()["code"]) == (403, "forbidden")
 
 
 def test_a_body_is_as_large_as_the_server_s_own_limit(proxy):
     url, trusted = proxy
-    just = requests.post(f"{url}/api/v1/datasets", data=b" " * MAX_REQUEST_BYTES, verify=trusted, timeout=60)
+    asked = {"url": f"{url}/api/v1/datasets", "headers": AUTHORIZED, "verify": trusted, "timeout": 60}
+    just = requests.post(data=b" " * MAX_REQUEST_BYTES, **asked)
     assert (just.status_code, just.json()["code"]) == (400, "malformed_request"), just.text
     try:
-        more = requests.post(f"{url}/api/v1/datasets", data=b" " * 2 * MAX_REQUEST_BYTES, verify=trusted, timeout=60)
+        more = requests.post(data=b" " * 2 * MAX_REQUEST_BYTES, **asked)
     except requests.ConnectionError:
         return  # refused before it was read to its end
     assert not more.ok
@@ -182,6 +196,7 @@ def test_the_unit_and_the_settings_agree(tmp_path):
     settings = load_settings(DEPLOY / "server.toml", raw_root=tmp_path / "raw")
     assert int(unit()["TimeoutStopSec"]) >= settings.drain_seconds + 60
     assert unit()["KillMode"] == "mixed"
+    assert unit()["RestartPreventExitStatus"] == "2", "the status of wrong usage, which wrong settings are"
     assert str(settings.data_dir) == f"/var/lib/{unit()['StateDirectory']}"
     assert "--config /etc/dataset-server/server.toml" in unit()["ExecStart"]
 

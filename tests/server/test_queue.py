@@ -21,6 +21,20 @@ def served_by(jobs: list[Job], limits: Limits = ONE) -> list[int]:
     return order
 
 
+async def test_idle_is_when_nobody_has_a_turn():
+    queue = FairQueue(ONE)
+    await asyncio.wait_for(queue.idle(), 60)
+    first, second = queue.join(), queue.join()
+    idle = asyncio.create_task(queue.idle())
+    queue.leave(first)
+    await asyncio.sleep(0)
+    assert not idle.done(), "the second has its turn"
+    queue.stop()
+    queue.join()
+    queue.leave(second)
+    await asyncio.wait_for(idle, 60)
+
+
 def test_a_client_with_a_thousand_jobs_holds_up_nobody_else():
     crowd = [Job(number, "crowd") for number in range(1000)]
     order = served_by([*crowd, Job(1000, "one"), Job(1001, "two"), Job(1002, "one")])

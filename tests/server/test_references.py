@@ -1,5 +1,6 @@
 """What versions mean: spellings, releases, tags and branches that move, and what counts when nobody answers."""
 
+import base64
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from dataset_client.protocol import VERSION_PATTERN
 from dataset_server.errors import EnvironmentFailedError, UnknownVersionError
 from dataset_server.references import References
 from dataset_server.releases import latest_release, same_release
-from dataset_server.repositories import Repository, protocol
+from dataset_server.repositories import Repository, protocol, without_credentials
 from dataset_server.sources import resolve_again
 from tests.server.tiny_packages import settings, write_source, write_wheel
 from tests.support import git
@@ -83,6 +84,19 @@ def test_protocols(url, name):
             protocol(url)
 
 
+def test_credentials_are_no_arguments(monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "2")
+    address, environment = without_credentials("https://me:s%40cret@example.org:8443/a/b.git")
+    assert address == "https://example.org:8443/a/b.git"
+    assert environment == {
+        "GIT_CONFIG_COUNT": "3",
+        "GIT_CONFIG_KEY_2": f"http.{address}.extraHeader",
+        "GIT_CONFIG_VALUE_2": "Authorization: Basic " + base64.b64encode(b"me:s@cret").decode(),
+    }
+    for plain in ("https://example.org/a.git", "ssh://git@example.org/a.git", "git@example.org:a.git", "/a/b.git"):
+        assert without_credentials(plain) == (plain, {})
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """A repository: tags v1.0 and v1.1, a pre-release, and a branch beyond them."""
@@ -149,6 +163,24 @@ async def test_what_moves_is_asked_for_anew(repository, tmp_path, caplog):
     assert (await quick("latest")).version == commit(repository, "v1.0")
 
 
+async def test_one_question_tells_all_tags(repository, tmp_path, monkeypatch):
+    asked = []
+    listing = Repository.references
+
+    async def references_of(self, **more):
+        asked.append(self.url)
+        return await listing(self, **more)
+
+    monkeypatch.setattr(Repository, "references", references_of)
+    resolve = references(tmp_path, f"git+file://{repository}@{{version}}")
+    for version in ("v1.0", "v1.1", "main", "latest"):
+        await resolve(version)
+    for number in range(3):
+        with pytest.raises(UnknownVersionError):
+            await resolve(f"nothing-{number}")
+    assert len(asked) == 1
+
+
 async def test_without_the_repository_the_last_known_meaning_counts(repository, tmp_path, caplog):
     source = f"git+file://{repository}@{{version}}"
     before = references(tmp_path, source)
@@ -200,6 +232,20 @@ async def test_one_mirror_serves_all_commits(repository, tmp_path):
         await mirrored.checkout(commit(repository, "v1.0"), "", tmp_path / "six")
     await mirrored.checkout(commit(repository, "v1.0"), "", tmp_path / "seven")
     assert [path.name for path in root.iterdir()] == [mirrored.mirror.name]
+
+
+async def test_links_out_of_a_repository_are_not_followed(repository, tmp_path):
+    (tmp_path / "environments").mkdir()
+    (tmp_path / "pyproject.toml").write_text("of the server")
+    for name, target in (("inside", "../pyproject.toml"), ("outside", str(tmp_path / "pyproject.toml"))):
+        (repository / name).mkdir()
+        (repository / name / "pyproject.toml").symlink_to(target)
+    git("add", "--all", cwd=repository)
+    git("commit", "--quiet", "-m", "links", cwd=repository)
+    linked, mirrored = commit(repository, "HEAD"), Repository(f"file://{repository}", tmp_path / "environments", 60)
+    assert (await mirrored.checkout(linked, "inside", tmp_path / "one")).name == "inside"
+    with pytest.raises(EnvironmentFailedError, match=r"no pyproject.toml in 'outside'"):
+        await mirrored.checkout(linked, "outside", tmp_path / "two")
 
 
 async def test_nothing_in_a_repository_is_run(repository, tmp_path, monkeypatch):

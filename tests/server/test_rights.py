@@ -18,8 +18,10 @@ from http.client import HTTPConnection
 import pytest
 import requests
 import trustme
+from sqlalchemy.exc import SQLAlchemyError
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from dataset_client.protocol import hash_dataset_name
 from dataset_server.__main__ import main
 from dataset_server.auth import (
     ANYBODY,
@@ -30,10 +32,12 @@ from dataset_server.auth import (
     Role,
     is_loopback,
     make_token,
+    opening,
     require_own,
     require_role,
     require_tokens_beyond_loopback,
     sent_token,
+    watch,
 )
 from dataset_server.errors import ForbiddenError, UnauthorizedError
 from dataset_server.routes import TABLE
@@ -169,12 +173,14 @@ async def test_nobody_listens_to_everybody(database):
     access = Access(TokenStore(database), None)
     for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
         assert is_loopback(host)
-        await require_tokens_beyond_loopback(host, access)
-    for host in ("0.0.0.0", "::", "192.0.2.1", "data.example.org", ""):
-        assert not is_loopback(host)
+        assert opening(host, (), ()) is None
+    await require_tokens_beyond_loopback(None, access)
+    open_hosts = [(host, (), ()) for host in ("0.0.0.0", "::", "192.0.2.1", "data.example.org", "")]
+    behind_proxies = [("127.0.0.1", ("https://data.example.org",), ()), ("127.0.0.1", (), ("127.0.0.1",))]
+    for others in open_hosts + behind_proxies:
         with pytest.raises(OpenToEveryoneError, match="token make"):
-            await require_tokens_beyond_loopback(host, access)
-        await require_tokens_beyond_loopback(host, Access(TokenStore(database), SETTING))
+            await require_tokens_beyond_loopback(opening(*others), access)
+        await require_tokens_beyond_loopback(opening(*others), Access(TokenStore(database), SETTING))
 
 
 @pytest.mark.parametrize(
@@ -206,8 +212,9 @@ async def test_the_audit_counts_equal_requests_and_writes_deeds_at_once(database
     await audit.note("b", "request", "topic 1")
     everything = {"client": None, "action": None, "subject": None, "after": 0, "limit": 100}
     assert await audit.find(**everything) == []
-    await audit.note("c", "pin", "dataset 1", {"why": "needed"})
-    (pin,) = await audit.find(**everything)
+    async with audit.deed("c", "pin", "dataset 1", {"why": "needed"}):
+        (pin,) = await audit.find(**everything)  # before it is done
+    assert await audit.find(**everything) == [pin]
     assert (pin.client, pin.action, pin.subject, json.loads(pin.detail)) == ("c", "pin", "dataset 1", {"why": "needed"})
     await audit.flush()
     found = await audit.find(**{**everything, "subject": "topic 1"})
@@ -215,6 +222,47 @@ async def test_the_audit_counts_equal_requests_and_writes_deeds_at_once(database
     assert await audit.find(**{**everything, "client": "a", "action": "request"}) == found[:1]
     assert await audit.find(**{**everything, "after": found[0].number}) == found[1:]
     assert await audit.find(**{**everything, "limit": 1}) == [pin]
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"), [(ForbiddenError("no"), "forbidden"), (OSError("no"), "internal_error")]
+)
+async def test_the_audit_says_what_a_deed_came_to(database, failure, outcome):
+    audit = Audit(database)
+    with pytest.raises(type(failure)):
+        async with audit.deed("a", "delete", "dataset", {"force": True}):
+            raise failure
+    (entry,) = await audit.find(client=None, action=None, subject=None, after=0, limit=9)
+    assert json.loads(entry.detail) == {"force": True, "outcome": outcome}
+
+
+async def test_what_cannot_be_noted_is_not_done(tmp_path):
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
+    done = []
+    with pytest.raises(SQLAlchemyError):
+        async with Audit(database).deed("a", "delete", "dataset"):
+            done.append("deleted")
+    assert not done
+    await database.close()
+
+
+async def test_tokens_are_read_again_after_whatever_fails(monkeypatch):
+    """asyncpg raises `OSError` where a database is not reached."""
+    monkeypatch.setattr("dataset_server.auth._READ_SECONDS", 0.0)
+    told, again = [OSError("unreachable"), SQLAlchemyError("locked")], asyncio.Event()
+
+    class Unsteady(Access):
+        async def read(self):
+            if told:
+                raise told.pop()
+            again.set()
+
+    async def none_revoked():
+        pass
+
+    watching = asyncio.create_task(watch(Unsteady(None, None), none_revoked))
+    await asyncio.wait_for(again.wait(), 60)
+    watching.cancel()
 
 
 async def test_the_audit_loses_nothing_while_the_database_refuses(tmp_path):
@@ -233,10 +281,12 @@ async def test_the_audit_loses_nothing_while_the_database_refuses(tmp_path):
 
 async def test_the_audit_forgets_what_is_old_and_writes_what_waits(database):
     audit = Audit(database, days=1)
-    await audit.note("a", "pin", "x")
+    async with audit.deed("a", "pin", "x"):
+        pass
     async with database.writing() as db:
         await db.exec_driver_sql("UPDATE audit SET at = at - 90000")
-    await audit.note("a", "pin", "y")
+    async with audit.deed("a", "pin", "y"):
+        pass
     audit.start()
     await audit.note("a", "request", "z")
     await audit.close()
@@ -374,6 +424,19 @@ def test_the_audit_knows_who_asked(guarded):
     assert wait_until(entries)
     (entry,) = entries()
     assert (entry["client"], entry["action"], entry["subject"]) == ("requester", "request", topic)
+    unknown = {"dataset_name": "nonesuch", "handler_version": "1.0"}
+    headers = bearer(guarded.tokens[Role.REQUEST])
+    assert requests.post(f"{guarded.api}/datasets", json=unknown, headers=headers, timeout=60).status_code == 404
+    assert requests.get(f"{guarded.api}/handlers/nonesuch/1.0", headers=headers, timeout=60).status_code == 404
+
+    def noted(action):
+        query = {"client": "requester", "action": action, "limit": 1000}
+        answer = requests.get(f"{guarded.api}/audit", params=query, headers=bearer(SETTING), timeout=60)
+        return [(each["subject"], each["detail"].get("outcome")) for each in answer.json()["entries"]]
+
+    asked = hash_dataset_name("nonesuch", "1.0", "{}")
+    assert wait_until(lambda: (asked, "dataset_unknown") in noted("request"))
+    assert wait_until(lambda: ("nonesuch 1.0", None) in noted("describe"))
     for query in ("limit=0", "after=-1", "surprise=1", "limit=1&limit=2"):
         wrong = requests.get(f"{guarded.api}/audit?{query}", headers=bearer(SETTING), timeout=60)
         assert (wrong.status_code, wrong.json()["code"]) == (400, "malformed_request")
@@ -523,8 +586,9 @@ def test_tls_and_an_open_server_that_gets_its_first_token(make_server, authority
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with socket.create_connection((host, int(port))) as plain, pytest.raises((ssl.SSLError, OSError)):
             old.wrap_socket(plain, server_hostname=host)
-        rebound = requests.get(f"{server.api}/datasets", headers={"Host": "evil.example"}, **trust)
-        assert (rebound.status_code, rebound.json()["code"]) == (403, "forbidden")
+        for told in ({"Host": "evil.example"}, {"X-Forwarded-For": "192.0.2.7"}, {"Sec-Fetch-Site": "cross-site"}):
+            elsewhere = requests.get(f"{server.api}/datasets", headers=told, **trust)
+            assert (elsewhere.status_code, elsewhere.json()["code"]) == (403, "forbidden")
         text, _ = add(server, "first")
         assert wait_until(lambda: requests.get(f"{server.api}/datasets", **trust).status_code == 401)
         assert requests.get(f"{server.api}/datasets", headers=bearer(text), **trust).status_code == 200

@@ -8,6 +8,7 @@ import pytest
 from dataset_server import runner
 from dataset_server.errors import HandlerFaultError
 from dataset_server.runner import run_command
+from tests.support import processes_mentioning
 
 
 def interpreter(folder, body: str):
@@ -37,6 +38,25 @@ async def test_a_slow_listener_hears_a_handler_that_has_gone_to_the_end(tmp_path
     last = await run_command(program, "build", {}, tmp_path / "work", timeout=30, on_event=take_in_slowly)
     assert last.event == "finished"
     assert heard == list(range(40))
+
+
+async def test_who_is_cancelled_twice_leaves_nothing(tmp_path):
+    program = interpreter(tmp_path, TALK + "import time; sys.stdout.flush(); time.sleep(600)")
+    heard = asyncio.Event()
+
+    async def take_in(_):
+        heard.set()
+
+    work = tmp_path / "work"
+    running = asyncio.create_task(run_command(program, "build", {}, work, timeout=60, on_event=take_in))
+    await heard.wait()
+    for _ in range(5):
+        running.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not processes_mentioning(str(work))
+    assert [path.name for path in work.iterdir()] == ["build.log"]
 
 
 async def test_a_child_that_holds_the_pipe_holds_nothing_up(tmp_path, monkeypatch):

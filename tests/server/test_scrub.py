@@ -1,13 +1,16 @@
 """Reading archives again: what has rotted is found, named, put aside and made again."""
 
+import errno
 import hashlib
+import os
 import threading
 import time
 
 import pytest
 
+from dataset_server import scrub
+from dataset_server.background import StoppedError
 from dataset_server.scrub import read_again
-from dataset_server.staleness import StoppedError
 from dataset_server.store.schema import Shard
 from tests.server.cache_support import DAY, Scene, dataset_id, run_in
 
@@ -76,6 +79,63 @@ def test_cut_off_grown_or_gone(archive):
     assert again(archive).code == "archive_missing"
     path.mkdir()
     assert again(archive).code == "archive_rotten"
+
+
+def failing(number):
+    def fail(_descriptor):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADMSG])
+def test_what_the_disk_cannot_give_back_is_rotten(archive, monkeypatch, number):
+    monkeypatch.setattr(scrub, "_forget", failing(number))
+    assert again(archive).code == "archive_rotten"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EACCES])
+def test_what_may_pass_is_no_rot(archive, monkeypatch, number):
+    monkeypatch.setattr(scrub, "_forget", failing(number))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        again(archive)
+
+
+def test_what_cannot_be_read_now_stays_and_holds_up_nothing(tmp_path, monkeypatch):
+    async def test(scene):
+        await scene.add(1, 1000, age=50 * DAY)
+        await scene.add(2, 1000, age=40 * DAY)
+        monkeypatch.setattr(scrub, "_forget", failing(errno.EMFILE))
+        findings = [finding async for _, finding in scene.cache.scrub_all()]
+        assert [finding.code for finding in findings] == ["archive_unreadable"] * 2
+        assert await scene.states() == {1: "ready", 2: "ready"}
+        assert scene.files() == {"1.1", "2.1"}
+        due = await scene.store.due_for_scrub(time.time() - 30 * DAY, {dataset_id(1)})
+        assert due.dataset_id == dataset_id(2)
+
+    run_in(Scene(tmp_path), test)
+
+
+def test_what_was_evicted_meanwhile_is_not_rotten(tmp_path):
+    async def test(scene):
+        dataset = await scene.add(1, 1000)
+        assert await scene.store.evict((dataset_id(1), 1), {}, before=time.time())
+        scene.cache.archive_path(dataset_id(1), 1).unlink()
+        assert await scene.cache.scrub(dataset) is None
+        assert scene.metrics.scrub_findings._value.get() == 0
+
+    run_in(Scene(tmp_path), test)
+
+
+def test_whose_turn_it_is_is_read_from_an_index(tmp_path):
+    async def test(scene):
+        query = "SELECT dataset_id FROM datasets WHERE state = 'ready' AND checked_at < 5 ORDER BY checked_at LIMIT 1"
+        async with scene.database.reading() as db:
+            plan = (await db.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")).all()
+        assert "USING INDEX datasets_by_checked_at (state=? AND checked_at<?)" in str(plan)
+        assert "SORT" not in str(plan).upper().replace("SORTED", "")
+
+    run_in(Scene(tmp_path), test)
 
 
 def test_it_can_be_stopped_however_slow_it_is(archive):

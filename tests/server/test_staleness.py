@@ -1,6 +1,7 @@
 """Raw data that changed is found, and nothing else is taken for a change."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -12,8 +13,9 @@ import pytest
 
 from dataset_server import staleness
 from dataset_server.archive_folder import ArchiveFolder
+from dataset_server.background import StoppedError
 from dataset_server.freshness import Freshness
-from dataset_server.staleness import Looked, StoppedError, began_at, look, note, record, settle
+from dataset_server.staleness import Looked, began_at, look, note, record, settle
 from dataset_server.store import Database
 from dataset_server.store.cache import CacheStore
 from dataset_server.store.schema import Dataset
@@ -110,6 +112,25 @@ def test_raw_data_that_is_away_altogether_is_no_change(raw, tmp_path):
     sources = listed(raw, tmp_path)
     raw.rename(tmp_path / "unmounted")
     assert check(raw, sources) is None
+    (raw / "flowers").mkdir(parents=True)
+    assert check(raw, sources) is None, "where its disk would be mounted"
+    (raw / "flowers" / "others.txt").write_text("x")
+    assert check(raw, sources) == "flowers/labels.json"
+
+
+@pytest.mark.parametrize("what", ["stat", "content"])
+def test_what_cannot_be_read_now_is_no_change(raw, tmp_path, monkeypatch, what):
+    def fail(path, *_, **__):
+        raise OSError(errno.EIO, "the disk fails", str(path))
+
+    sources = listed(raw, tmp_path)
+    os.utime(raw / "flowers" / PHOTO, (5, 5))
+    if what == "stat":
+        monkeypatch.setattr(staleness.os, "stat", fail)
+    else:
+        monkeypatch.setattr(staleness, "_digest", fail)
+    with pytest.raises(OSError, match="the disk fails"):
+        check(raw, sources)
 
 
 def test_what_changed_while_it_was_built_is_read_again(raw, tmp_path):
@@ -122,11 +143,41 @@ def test_what_changed_while_it_was_built_is_read_again(raw, tmp_path):
     assert settle(raw, entries, {}, threading.Event())[0] == f"flowers/{PHOTO}"
 
 
-def test_a_build_began_when_its_oldest_note_was_written(raw, tmp_path):
+def test_a_build_began_when_its_first_note_was_written(raw, tmp_path):
     work = tmp_path / "work"
     os.utime(work / "environment", (1000, 1000))
     (work / "request.json").write_text("{}")
+    (work / "handler.txt").write_text("copied with its time")
+    os.utime(work / "handler.txt", (500, 500))
     assert began_at(work) == 1000
+
+
+def test_times_that_lie_ahead_are_those_of_a_clock_that_was_set_back(raw, tmp_path):
+    ahead = time.time() + 3600
+    for path in (raw / "flowers" / PHOTO, raw / "flowers" / "photos"):
+        os.utime(path, (ahead, ahead))
+    assert look(raw, listed(raw, tmp_path)) == Looked(None), "else it would be stale until then"
+
+
+def test_inodes_beyond_what_databases_hold(raw, tmp_path, monkeypatch):
+    sources, stat_of = listed(raw, tmp_path), os.stat
+    found = os.stat_result((0o100644, 2**64 - 5, 1, 1, 0, 0, 7, 0, 0, 0))
+    assert staleness._as_it_is("a", found).inode == -5
+
+    class Far:
+        st_ino, st_mtime_ns, st_size = 2**64 - 5, 7, 9
+
+    sources.write_text('["flowers/labels.json", -5, 7, 9, "x"]\n')
+    monkeypatch.setattr(staleness.os, "stat", lambda *_: Far)
+    assert look(raw, sources) == Looked(None)
+    monkeypatch.setattr(staleness.os, "stat", stat_of)
+
+
+def test_the_longest_name_has_a_list(raw, tmp_path):
+    folder = ArchiveFolder(tmp_path)
+    target = folder.sources(f"{'n' * 64}_{'1' * 128}_{'0' * 32}.zip", 999_999)
+    record(raw, tmp_path / "work", time.time(), target)
+    assert target.is_file()
 
 
 def test_the_ledger_spares_reading(raw, tmp_path, monkeypatch):
@@ -160,6 +211,24 @@ def test_stopping_ends_a_long_reading(raw, tmp_path):
     stop.set()
     with pytest.raises(StoppedError):
         settle(raw, look(raw, sources).doubtful, {}, stop)
+
+
+@pytest.mark.parametrize("content", [b"nonsense\n", b"[1]\n", b'["a", "b", 1, 2, 3]\n', b"\xff", b"[" * 9**6])
+def test_a_damaged_list_says_nothing(raw, tmp_path, content):
+    async def run():
+        database = Database(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
+        await database.create()
+        folder = ArchiveFolder(tmp_path)
+        folder.sources("a_1_x.zip", 1).write_bytes(content)
+        (raw / "a").write_text("x")
+        try:
+            freshness = Freshness(raw, 0.0, folder, CacheStore(database))
+            assert not await freshness.is_stale(_dataset("a_1_x.zip", 1))
+            await freshness.close()
+        finally:
+            await database.close()
+
+    asyncio.run(run())
 
 
 def test_a_list_that_is_not_there_says_nothing(raw, tmp_path):

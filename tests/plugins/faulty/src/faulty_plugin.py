@@ -31,6 +31,7 @@ class Config(HandlerConfig):
         "wrong_shape",
         "bad",
         "slow",
+        "allocate",
     ] = "none"
     where: Literal["samples", "examples"] = "examples"
     count: int = Field(40, ge=0, description="Samples.")
@@ -96,5 +97,9 @@ class Handler(SampleHandler):
         if self.fault == "loud":
             for _ in range(20_000):
                 print("x" * 200, file=sys.stderr)
+        if self.fault == "allocate":
+            kept = [b"x" * (1 << 20) for _ in range(1024)]
+            time.sleep(2)  # long enough to be seen
+            del kept
         if self.fault == "bad":
             raise BadSampleError("this one is bad by design")

@@ -3,12 +3,15 @@
 What came of it is the message of its last word, a line for each: ``PermissionError …`` where it was refused.
 """
 
+import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -96,6 +99,77 @@ def publish_link() -> str:
     sys.exit(0)
 
 
+def spoil_shards(*, swapped: bool) -> str:
+    """Announce two shards, and spoil them when the server has heard of them: cut off, or each in the other's place."""
+    folder = Path(request["work_dir"]) / "dataset"
+    folder.mkdir()
+    shards = [folder / f"hostile-train.tfrecord-{number:05}-of-00002" for number in range(2)]
+    for number, shard in enumerate(shards):
+        shard.write_bytes(bytes([number]) * 4096)
+        sha256 = hashlib.sha256(shard.read_bytes()).hexdigest()
+        say(event="shard", number=number, file=shard.name, split="train", examples=1, bytes=4096, sha256=sha256)
+    time.sleep(1)  # the server looks at what is announced
+    for number, shard in enumerate(shards):
+        shard.write_bytes(bytes([1 - number]) * 4096 if swapped else b"")
+    for name in ("features.json", "dataset_info.json", "lineage.jsonl"):
+        (folder / name).write_text("{}")
+    (folder / "manifest.json").write_text(json.dumps({"config": {}, "environment": {}, "raw_data": {"sha256": ""}}))
+    say(event="finished", files=sorted(path.name for path in folder.iterdir()))
+    sys.exit(0)
+
+
+def touch() -> str:
+    """Have a file's mode, times, owner or attributes changed."""
+    before = os.stat(target)
+    os.chmod(target, 0)
+    os.utime(target, (1, 1))
+    with open(target, "rb") as file:
+        os.fchmod(file.fileno(), 0)
+    after = os.stat(target)
+    if (before.st_mode, before.st_mtime_ns) != (after.st_mode, after.st_mtime_ns):
+        return "changed"
+    os.chown(target, 1, 1)
+    return "given away"
+
+
+def hide_memory() -> str:
+    """A gigabyte in a process whose main thread has ended, and which has no memory by its own entry in /proc."""
+
+    def fill() -> None:
+        kept = [b"x" * (1 << 20) for _ in range(1024)]
+        time.sleep(600 if kept else 0)
+
+    threading.Thread(target=fill).start()
+    ctypes.CDLL(None).syscall(93 if os.uname().machine == "aarch64" else 60, 0)  # exit(2): of this thread alone
+    return "it goes on"
+
+
+def start_threads() -> str:
+    """Ten thousand threads."""
+    threading.stack_size(1 << 16)
+    try:
+        for _ in range(10_000):
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    except RuntimeError:
+        return "no more can be started"
+    time.sleep(600)
+    return "all of them run"
+
+
+def flee() -> str:
+    """Processes in sessions of their own that go, each after it has begotten the next."""
+    for _ in range(8):
+        if os.fork() == 0:
+            with contextlib.suppress(OSError):
+                while True:
+                    os.setsid()
+                    if os.fork():
+                        break
+            os._exit(0)
+    time.sleep(0.2)
+    return "fled"
+
+
 def replace_log() -> str:
     """Have the server write what is printed as errors into a file of its own; shown by the command after this one."""
     print("what the handler prints", file=sys.stderr, flush=True)
@@ -147,6 +221,12 @@ ATTACKS = {
     "flood events": lambda: flood(1),
     "flood log": lambda: flood(2),
     "publish link": publish_link,
+    "truncated shard": lambda: spoil_shards(swapped=False),
+    "swapped shards": lambda: spoil_shards(swapped=True),
+    "touch": touch,
+    "hide memory": hide_memory,
+    "threads": start_threads,
+    "flee": flee,
     "replace log": replace_log,
     "connect": lambda: f"connected {socket.create_connection(('127.0.0.1', int(target)), 5)}",
     "bind": lambda: f"listens {socket.create_server(('127.0.0.1', 0))}",

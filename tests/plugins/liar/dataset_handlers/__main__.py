@@ -37,6 +37,22 @@ elif lie == "wrong types":
     say(event="progress", done="many", total=None)
 elif lie == "not announced":
     say(event="finished", files=[shard["file"]])
+elif lie == "no shard":
+    say(**shard)
+elif lie == "size":
+    folder = Path(request["work_dir"]) / "dataset"
+    folder.mkdir()
+    (folder / shard["file"]).write_bytes(bytes(15))
+    say(**shard)
+elif lie == "no number":
+    print('{"event": "progress", "done": NaN, "total": 1}')
+elif lie in ("manifest", "no manifest"):
+    folder = Path(request["work_dir"]) / "dataset"
+    folder.mkdir()
+    files = ("dataset_info.json", "features.json", "lineage.jsonl", "manifest.json")
+    for name in files if lie == "manifest" else files[:-1]:
+        (folder / name).write_text("[]")
+    say(event="finished", files=files)
 elif lie == "garbage":
     print("All done! \x00\xff")
 elif lie == "huge line":

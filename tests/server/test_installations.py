@@ -1,0 +1,42 @@
+"""Installing takes its turn."""
+
+import asyncio
+from types import SimpleNamespace
+
+from dataset_server.installations import Installations
+
+
+def version(name: str):
+    return SimpleNamespace(dataset_name="tiny", version=name)
+
+
+class Slow:
+    """Environments whose installations end when they are told to."""
+
+    def __init__(self) -> None:
+        self.made: set[str] = set()
+        self.at_work: list[str] = []
+        self.may_end = asyncio.Event()
+
+    async def find(self, resolved):
+        return resolved.version if resolved.version in self.made else None
+
+    async def ensure(self, resolved):
+        self.at_work.append(resolved.version)
+        await self.may_end.wait()
+        self.made.add(resolved.version)
+        return resolved.version
+
+
+async def test_one_client_installs_one_at_a_time_and_all_of_them_two():
+    slow = Slow()
+    installations = Installations(slow)
+    wanted = [("crowd", str(number)) for number in range(5)] + [("one", "a"), ("two", "b")]
+    tasks = [asyncio.create_task(installations.ensure(version(name), client)) for client, name in wanted]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert slow.at_work == ["0", "a"]
+    slow.made.add("there")
+    assert await asyncio.wait_for(installations.ensure(version("there"), "crowd"), 60) == "there", "that needs no turn"
+    slow.may_end.set()
+    assert await asyncio.gather(*tasks) == [name for _, name in wanted]
