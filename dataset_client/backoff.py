@@ -1,11 +1,15 @@
 """How long to wait before trying again, and when to stop trying."""
 
 import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from dataset_client.errors import DatasetClientError
+from dataset_client.errors import DatasetClientError, ServerAwayError, ServerBusyError, ServerError
 
 _JITTER = random.SystemRandom()
+#: What a proxy answers while the server behind it restarts, and a server that stops itself.
+_AWAY = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,19 @@ class RetryPolicy:
 
 
 class Retries:
-    """Counts the failures in a row of one thing that is being tried."""
+    """Counts the failures in a row of one thing that is being tried.
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    With ``patience_s``, a server that is away is tried for so many seconds at least, however often that fails.
+    """
+
+    def __init__(
+        self, policy: RetryPolicy, *, patience_s: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.policy = policy
         self.failures = 0
+        self._patience_s = patience_s
+        self._clock = clock
+        self._since = 0.0
 
     def progressed(self) -> None:
         """What is tried got further: earlier failures no longer count."""
@@ -50,8 +62,12 @@ class Retries:
         """Seconds to wait before trying again; raises ``error`` if that is pointless or was tried often
         enough.
         """
+        now = self._clock()
+        if not self.failures:
+            self._since = now
         self.failures += 1
-        if not error.transient or self.failures >= self.policy.attempts:
+        is_waited_for = _is_away(error) and now - self._since < self._patience_s
+        if not error.transient or (self.failures >= self.policy.attempts and not is_waited_for):
             raise error
         return self.next_delay(error)
 
@@ -62,3 +78,9 @@ class Retries:
         if (error.retry_after or 0.0) > self.policy.max_retry_after_s:
             raise error
         return self.policy.delay(max(self.failures, 1), jitter=_JITTER.random(), retry_after=error.retry_after)
+
+
+def _is_away(error: DatasetClientError) -> bool:
+    if isinstance(error, ServerBusyError | ServerError):
+        return error.status in _AWAY
+    return isinstance(error, ServerAwayError)

@@ -30,11 +30,13 @@ async def download(http: Http, archive: Archive, part: Part, on_size: Callable[[
     """Fill ``part`` with exactly the bytes of ``archive``.
 
     Interruptions are resumed as often as each attempt gets further, and a limited number of times
-    otherwise; wrong bytes are fetched once more from zero. Raises `IntegrityError` if they are wrong again,
-    `RevisionReplacedError`, or what ended the last attempt. ``on_size`` hears the part's size, from a thread.
+    otherwise; a server that goes away is waited for as `RetryPolicy` says. Wrong bytes are fetched once more
+    from zero. Raises `IntegrityError` if they are wrong again, `RevisionReplacedError`, or what ended the
+    last attempt. ``on_size`` hears the part's size, from a thread.
     """
     await in_thread(part.take_over)
-    retries, furthest, mismatches = Retries(http.settings.retry), part.size, 0
+    policy = http.settings.retry
+    retries, furthest, mismatches = Retries(policy, patience_s=policy.reconnect_s), part.size, 0
     while True:
         try:
             await _continue(http, archive, part, on_size)

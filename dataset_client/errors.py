@@ -6,6 +6,7 @@
     ├── InvalidRequestError        the request is malformed; found here, or by the server (400)
     ├── InvalidSettingError        a server URL, timeout or batch size that cannot be
     ├── ServerUnreachableError     nobody answers                                    (tried again)
+    │   └── ServerAwayError        not even the connection comes about               (tried for longer)
     ├── ServerBusyError            429 or 503                                        (tried again)
     ├── ServerError                any other refusal; 5xx                            (5xx is tried again)
     ├── UnauthorizedError          401 or 403
@@ -85,11 +86,16 @@ class ServerUnreachableError(DatasetClientError):
     default_remedy = "Check that the server runs, and its address (server_url, or DATASET_SERVER_URL)."
 
 
+class ServerAwayError(ServerUnreachableError):
+    """Nobody accepts a connection, or what did hangs up at once: the server is down, or restarts."""
+
+
 class ServerBusyError(DatasetClientError):
-    """The server says 429 or 503, again and again."""
+    """The server says 429 or 503, again and again; ``status`` is which."""
 
     default_code = "server_busy"
     default_remedy = "Ask again later; equal requests share one build, so nothing is lost."
+    status: int = 0
 
 
 class ServerError(DatasetClientError):

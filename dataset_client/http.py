@@ -9,7 +9,7 @@ import requests
 import urllib3
 
 from dataset_client.answers import Answer, read_answer
-from dataset_client.errors import ProtocolError, ServerUnreachableError
+from dataset_client.errors import ProtocolError, ServerAwayError, ServerUnreachableError
 from dataset_client.problems import error_from_response
 from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
@@ -117,6 +117,8 @@ def _errors_of(url: str) -> Iterator[None]:
         yield
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
         raise ProtocolError(f"{url}: {error}") from error
+    except requests.ConnectionError as error:
+        raise ServerAwayError(f"{url}: {error}", transient=True) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise ServerUnreachableError(f"{url}: {error}", transient=True) from error
 

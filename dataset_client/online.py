@@ -64,14 +64,15 @@ async def _published(http: Http, request: DatasetRequest, reporter: Reporter, *,
     answered before is likely ready: it is asked first, and costs one POST. That loses nothing, as a later
     subscription replays the attempt.
     """
+    policy = http.settings.retry
     if is_known:
-        answer = await _ask(http, request)
+        answer = await _ask(http, request, patience_s=policy.first_contact_s)
         if answer.archive is not None:
             return answer.archive
     async with contextlib.aclosing(watch(request.topic_id, http.settings)) as messages:
         await anext(messages)
         while True:
-            answer = await _ask(http, request)
+            answer = await _ask(http, request, patience_s=policy.reconnect_s)
             if answer.archive is not None:
                 return answer.archive
             event = await follow(messages, attempt=answer.attempt, on_event=reporter.build_event)
@@ -80,9 +81,9 @@ async def _published(http: Http, request: DatasetRequest, reporter: Reporter, *,
             reporter.note("the server has forgotten this request; asking again")
 
 
-async def _ask(http: Http, request: DatasetRequest) -> Answer:
+async def _ask(http: Http, request: DatasetRequest, *, patience_s: float) -> Answer:
     """POST the request until it is answered or refused; asking twice is asking once."""
-    retries = Retries(http.settings.retry)
+    retries = Retries(http.settings.retry, patience_s=patience_s)
     while True:
         try:
             return await in_abandonable_thread(http.ask, request)

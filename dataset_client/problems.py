@@ -41,7 +41,9 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *,
         return UnauthorizedError(message, code=code or None)
     if status in _BUSY:
         after = parse_retry_after(headers.get("Retry-After"), now=time.time())
-        return ServerBusyError(message, code=code or None, transient=True, retry_after=after)
+        busy = ServerBusyError(message, code=code or None, transient=True, retry_after=after)
+        busy.status = status
+        return busy
     if status in {400, 413} and problem:
         return InvalidRequestError(message, code=code or None)
     if status < 500 and not problem:

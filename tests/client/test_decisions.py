@@ -49,6 +49,25 @@ def test_delays_double_up_to_a_limit_and_respect_the_server():
     assert policy.delay(1, jitter=0, retry_after=7) == 7
 
 
+def test_a_server_that_is_away_is_waited_for_and_one_that_answers_wrongly_is_not():
+    now = 100.0
+    retries = Retries(RetryPolicy(attempts=3), patience_s=60, clock=lambda: now)
+    away, broken = (
+        errors.ServerAwayError("refused", transient=True),
+        errors.ServerUnreachableError("cut", transient=True),
+    )
+    for _ in range(10):
+        now += 5
+        retries.delay_after(away)
+    with pytest.raises(errors.ServerUnreachableError, match="cut"):
+        retries.delay_after(broken)
+    now += 20
+    with pytest.raises(errors.ServerAwayError):
+        retries.delay_after(away)
+    retries.progressed()
+    retries.delay_after(away)
+
+
 @pytest.mark.parametrize("value", ["301", "9" * 400])
 def test_a_server_that_wants_a_longer_wait_than_allowed_is_given_up(value):
     retries = Retries(RetryPolicy(max_retry_after_s=300))

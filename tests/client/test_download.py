@@ -43,6 +43,14 @@ async def test_cuts_without_progress_end(server, ready, settings, request_, repo
     assert len(server.gets) == settings.retry.attempts
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_server_that_restarts_is_waited_for(server, ready, settings, request_, reporter, status):
+    away = [answer_with(status, body="")] * (2 * settings.retry.attempts)
+    server.archive_script.extend([cut(2000), *away])
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+    assert server.gets[-1] == "bytes=2000-"
+
+
 async def test_what_arrived_before_a_failure_is_used_by_the_next_call(server, ready, settings, request_, reporter):
     server.archive_script.extend([cut(2000), *[cut(0)] * 50])
     with pytest.raises(errors.ServerUnreachableError):
