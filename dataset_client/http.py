@@ -85,6 +85,7 @@ class Http:
             _errors_of(url),
             self._session.post(url, headers=headers, data=request.body(), timeout=timeout, stream=True) as response,
         ):
+            _require_framing(response)
             if response.status_code not in {200, 202}:
                 raise _refusal(response)
             try:
@@ -101,9 +102,12 @@ class Http:
         timeout = (self.settings.connect_timeout_s, self.settings.read_timeout_s)
         with _errors_of(url):
             response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
-            if response.status_code not in accepted:
-                with response:
+            with contextlib.ExitStack() as refused:
+                refused.push(response)
+                _require_framing(response)
+                if response.status_code not in accepted:
                     raise _refusal(response)
+                refused.pop_all()
         # A body that ends early shall hand over what it had; urllib3's own check would throw that away.
         # The caller knows the length, and checks it.
         response.raw.enforce_content_length = False
@@ -121,6 +125,16 @@ def _errors_of(url: str) -> Iterator[None]:
         raise ServerAwayError(f"{url}: {error}", transient=True) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise ServerUnreachableError(f"{url}: {error}", transient=True) from error
+
+
+def _require_framing(response: requests.Response) -> None:
+    """Take an answer that does not say where its body ends, or which part it is, for one cut off in its headers.
+
+    `http.client` accepts what there is of them. Raises `ServerUnreachableError`.
+    """
+    is_framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    if not is_framed or (response.status_code == 206 and "Content-Range" not in response.headers):
+        raise ServerUnreachableError(f"{response.url}: the answer ended in its headers", transient=True)
 
 
 def _refusal(response: requests.Response) -> Exception:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 from client_archives import make_archive
-from client_server import DatasetServer, answer_with, cut, everything, problem, stall, wrong_bytes
+from client_server import DatasetServer, answer_with, cut, cut_in_headers, everything, problem, stall, wrong_bytes
 
 from dataset_client import errors
 from dataset_client.download import continues_at
@@ -29,6 +29,15 @@ async def test_a_cut_body_is_resumed_where_it_ended(server, ready, settings, req
     server.archive_script.extend([cut(1000), cut(500)])
     assert (await obtain(request_, settings, reporter)).path.is_dir()
     assert server.gets == [None, "bytes=1000-", "bytes=1500-"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"Content-Ty", b"X-Any: 1\r\n", b"Content-Length: 1"])
+async def test_an_answer_that_ends_in_its_headers_is_asked_for_again(server, topic, settings, request_, reporter, sent):
+    topic.is_ready, topic.attempt = True, 1
+    server.post_script.append(cut_in_headers(200, sent))
+    server.archive_script.extend([cut(1000), cut_in_headers(206, sent)])
+    assert (await obtain(request_, settings, reporter)).path.is_dir()
+    assert server.gets == [None, "bytes=1000-", "bytes=1000-"]
 
 
 async def test_many_cuts_are_survived_as_long_as_each_gets_further(server, ready, settings, request_, reporter):
@@ -119,7 +128,7 @@ async def test_an_absolute_url_works_and_a_foreign_one_sees_no_token(server, rea
     foreign.start()
     seen = []
 
-    def answer(_body):
+    def answer(*_):
         archive = ready.archive.as_json()
         archive["url"] = f"{foreign.url}/api/v1/{archive['url']}"
         more = {"topic_id": request_.topic_id, "dataset_id": ready.archive.dataset_id, "state": "ready"}

@@ -127,7 +127,7 @@ FAULTS = [{"path": "/crop_size", "reason": "larger than the image"}]
 @pytest.mark.parametrize("way", ["answer", "event"])
 async def test_a_refused_config_says_where_and_why(server, topic, settings, request_, reporter, way):
     if way == "answer":
-        server.post_script.append(lambda _: problem(422, "config_refused", "no", faults=FAULTS))
+        server.post_script.append(lambda *_: problem(422, "config_refused", "no", faults=FAULTS))
     else:
         topic.on_ask = [("failed", {"code": "config_refused", "message": "no", "faults": FAULTS})]
     with pytest.raises(errors.ConfigRefusedError, match=r"/crop_size: larger than the image") as caught:
@@ -142,7 +142,7 @@ async def test_a_refused_config_says_where_and_why(server, topic, settings, requ
 @pytest.mark.parametrize("way", ["answer", "event"])
 async def test_unknown_names_and_versions(server, topic, settings, request_, reporter, code, kind, way):
     if way == "answer":
-        server.post_script.append(lambda _: problem(404, code, "no such thing"))
+        server.post_script.append(lambda *_: problem(404, code, "no such thing"))
     else:
         topic.on_ask = [("failed", {"code": code, "message": "no such thing"})]
     with pytest.raises(kind, match="no such thing"):
@@ -164,13 +164,13 @@ async def test_a_server_that_forgot_is_asked_again(server, topic, settings, requ
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
 async def test_a_server_that_stumbles_is_asked_again(server, topic, settings, request_, reporter, status):
-    server.post_script.extend([lambda _: problem(status, "oops", headers={"Retry-After": "0"})] * 2)
+    server.post_script.extend([lambda *_: problem(status, "oops", headers={"Retry-After": "0"})] * 2)
     await obtain(request_, settings, reporter)
     assert len(server.posts) == 3
 
 
 async def test_retry_after_is_honoured(server, topic, settings, request_, reporter):
-    server.post_script.append(lambda _: problem(503, "full", headers={"Retry-After": "1"}))
+    server.post_script.append(lambda *_: problem(503, "full", headers={"Retry-After": "1"}))
     clock = asyncio.get_running_loop().time
     start = clock()
     await obtain(request_, settings, reporter)
@@ -178,20 +178,20 @@ async def test_retry_after_is_honoured(server, topic, settings, request_, report
 
 
 async def test_a_server_that_stays_busy(server, topic, settings, request_, reporter):
-    server.post_script.extend([lambda _: problem(429, "too_many", "slow down")] * 10)
+    server.post_script.extend([lambda *_: problem(429, "too_many", "slow down")] * 10)
     with pytest.raises(errors.ServerBusyError, match="slow down"):
         await obtain(request_, settings, reporter)
     assert len(server.posts) == settings.retry.attempts
 
 
 async def test_a_retry_after_beyond_patience_is_not_waited_for(server, topic, settings, request_, reporter):
-    server.post_script.append(lambda _: problem(503, "full", headers={"Retry-After": "3600"}))
+    server.post_script.append(lambda *_: problem(503, "full", headers={"Retry-After": "3600"}))
     with pytest.raises(errors.ServerBusyError):
         await obtain(request_, settings, reporter)
 
 
 async def test_other_refusals_are_server_errors(server, topic, settings, request_, reporter):
-    server.post_script.append(lambda _: problem(409, "no_space", "the server's disk is full"))
+    server.post_script.append(lambda *_: problem(409, "no_space", "the server's disk is full"))
     with pytest.raises(errors.ServerError, match="disk is full") as caught:
         await obtain(request_, settings, reporter)
     assert (caught.value.code, caught.value.status) == ("no_space", 409)
@@ -200,7 +200,7 @@ async def test_other_refusals_are_server_errors(server, topic, settings, request
 async def test_a_server_may_think_longer_about_a_request_than_a_download_may_stand_still(
     server, topic, settings, request_, reporter
 ):
-    async def think(_body):
+    async def think(*_):
         await asyncio.sleep(0.5)
         return problem(422, "config_refused", "thought through")
 
@@ -263,7 +263,7 @@ async def test_answers_that_are_not_ours(server, topic, settings, request_, repo
 
     if isinstance(answer, dict):
         answer = {"topic_id": request_.topic_id} | answer
-    server.post_script.append(lambda _: web.json_response(answer))
+    server.post_script.append(lambda *_: web.json_response(answer))
     with pytest.raises(errors.ProtocolError):
         await obtain(request_, settings, reporter)
 
@@ -271,7 +271,7 @@ async def test_answers_that_are_not_ours(server, topic, settings, request_, repo
 async def test_a_web_page_is_not_an_answer(server, topic, settings, request_, reporter):
     from aiohttp import web
 
-    server.post_script.append(lambda _: web.Response(text="<html>Welcome!</html>"))
+    server.post_script.append(lambda *_: web.Response(text="<html>Welcome!</html>"))
     with pytest.raises(errors.ProtocolError, match="JSON"):
         await obtain(request_, settings, reporter)
 
@@ -287,7 +287,7 @@ async def test_a_disk_that_is_too_small_is_noticed_before(server, topic, setting
         "attempt": 1,
         "archive": huge,
     }
-    server.post_script.append(lambda _: web.json_response(answer))
+    server.post_script.append(lambda *_: web.json_response(answer))
     with pytest.raises(errors.CacheError, match="GB free") as caught:
         await obtain(request_, settings, reporter)
     assert caught.value.code == "disk_full"

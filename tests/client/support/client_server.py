@@ -37,7 +37,7 @@ class DatasetServer:
     """``posts``, ``gets`` and ``sockets`` record what came; the ``…_script`` queues order what happens to
     the next ones.
 
-    ``post_script``: a function of the request body that returns a response, or None for the usual one.
+    ``post_script``: a function of the request and its body that returns a response, or None for the usual one.
     ``archive_script``: a function of (request, data) that returns a response, or None for the usual one.
     ``socket_script``: an HTTP response instead of a socket, or a number of events after which it drops.
     """
@@ -140,7 +140,7 @@ class DatasetServer:
         canonical = canonical_json(body["dataset_config"])
         assert body["config_md5"] == config_md5(canonical)
         topic_id = hash_dataset_name(body["dataset_name"], body["handler_version"], canonical)
-        if self.post_script and (response := self.post_script.popleft()(body)) is not None:
+        if self.post_script and (response := self.post_script.popleft()(request, body)) is not None:
             return await response if asyncio.iscoroutine(response) else response
         topic = self.topics.get(topic_id)
         if topic is None or topic.archive is None:
@@ -218,6 +218,17 @@ class DatasetServer:
                 await socket.send_str(event.to_json())
                 after, sent = event.number, sent + 1
             await self._until(lambda after=after: topic.events and topic.events[-1].number > after)
+
+
+def cut_in_headers(status, sent=b""):
+    """An answer that ends in its headers, after ``sent`` of them."""
+
+    async def respond(request, *_):
+        request.transport.write(b"HTTP/1.1 %d OK\r\n%b" % (status, sent))
+        request.transport.close()
+        return web.Response()
+
+    return respond
 
 
 def cut(count):
