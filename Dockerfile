@@ -9,9 +9,11 @@ RUN make install
 ENV PATH="/app/.venv/bin:$PATH"
 RUN useradd --create-home server && install -d -o server /data
 USER server
+# For every command, also those of `docker compose exec server dataset-server …`.
+ENV DATASET_SERVER_RAW_ROOT=/raw DATASET_SERVER_DATA_DIR=/data DATASET_SERVER_HOST=0.0.0.0
 EXPOSE 8710
 ENTRYPOINT ["dataset-server"]
-CMD ["serve", "--raw-root", "/raw", "--data-dir", "/data", "--host", "0.0.0.0"]
+CMD ["serve"]
 
 FROM base AS training
 RUN make install

@@ -136,6 +136,10 @@ class DatasetSummary(Shape):
     finished_at: Time | None
 
 
+class CancelAnswer(RootModel[DatasetSummary | DatasetAnswer]):
+    """The dataset that was cancelled, or the request that had none yet."""
+
+
 class RetryAnswer(DatasetSummary):
     """A dataset that is made once more, and the topics that wait for it: others open when somebody asks for them."""
 

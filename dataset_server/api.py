@@ -20,7 +20,7 @@ from .errors import (
     UnknownDatasetError,
 )
 from .hub import Hub
-from .metrics import METRICS
+from .metrics import METRICS, OBSERVER
 from .models import AuditQuery, Page, parse_query, parse_request
 from .notifications import CLOSE_SECONDS, HEARTBEAT_SECONDS, Sockets, follow, parse_subscriptions
 from .readiness import Readiness
@@ -65,10 +65,18 @@ async def post_dataset(request: web.Request) -> web.Response:
 
 
 async def cancel_dataset(request: web.Request) -> web.Response:
-    """``POST /datasets/{id}/cancel``: nobody works on it any more, and all who wait for it are told."""
-    dataset, client = await dataset_of(request), request[CLIENT]
-    async with request.app[AUDIT].deed(client.name, "cancel", dataset.dataset_id):
-        await request.app[CATALOG].cancel(dataset, client)
+    """``POST /datasets/{id}/cancel``: nobody works on it any more, and all who wait for it are told.
+
+    The id is also that of a request's topic, as long as it has no dataset.
+    """
+    client, catalog, audit = request[CLIENT], request.app[CATALOG], request.app[AUDIT]
+    if topic := await catalog.request_to_cancel(id_of(request)):
+        async with audit.deed(client.name, "cancel", topic.topic_id):
+            answer = await catalog.cancel_request(topic, client)
+        return web.json_response(answer.to_json())
+    dataset = await dataset_of(request)
+    async with audit.deed(client.name, "cancel", dataset.dataset_id):
+        await catalog.cancel(dataset, client)
     return web.json_response(_summary(await dataset_of(request)))
 
 
@@ -159,7 +167,7 @@ async def notifications(request: web.Request) -> web.StreamResponse:
         heartbeat=HEARTBEAT_SECONDS, max_msg_size=1 << 12, compress=False, timeout=CLOSE_SECONDS
     )
     metrics = request.app[METRICS]
-    with request.app[SOCKETS].hold(socket, request[CLIENT]), metrics.open_socket():
+    with request.app[SOCKETS].hold(socket, request.transport, request[CLIENT]), metrics.open_socket():
         try:
             await socket.prepare(request)
         except ValueError as error:  # aiohttp's, for a key that is not even ASCII
@@ -195,9 +203,8 @@ async def readiness(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     """``GET /metrics``: what `dataset_server.metrics` counts."""
     app = request.app
-    folders = {"data": app[SETTINGS].data_dir, "raw": app[SETTINGS].raw_root}
-    states = await datasets_by_state(app[DATABASE])
-    await asyncio.to_thread(app[METRICS].observe, states, app[SETTINGS].environments, folders)
+    app[METRICS].count_datasets(await datasets_by_state(app[DATABASE]))
+    await app[OBSERVER].observe()
     return app[METRICS].render()
 
 

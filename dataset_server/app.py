@@ -24,7 +24,7 @@ from .environments import Environments
 from .hub import Hub
 from .installations import Installations
 from .logs import request_context, tell_request_id
-from .metrics import METRICS, CountingAccessLogger, Metrics
+from .metrics import METRICS, OBSERVER, CountingAccessLogger, Metrics, Observer
 from .middlewares import SMALL_BODY, faults, in_time, note_start, one_answer, rights, same_origin
 from .notifications import Sockets
 from .openapi import document
@@ -42,6 +42,8 @@ from .tls import server_context
 logger = logging.getLogger(__name__)
 
 _COLLECT_SECONDS = 6 * 3600.0
+#: Seconds that sockets get to pass on how builds ended, before they are closed.
+_TELL_SECONDS = 2.0
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -65,8 +67,10 @@ def create_app(settings: Settings) -> web.Application:
     app.on_response_prepare.append(note_start)
     app[SETTINGS] = settings
     app[METRICS] = Metrics.create()
+    folders = {"data": settings.data_dir, "raw": settings.raw_root}
+    app[OBSERVER] = Observer(app[METRICS], settings.environments, folders)
     app[DATABASE] = database
-    app[READINESS] = Readiness(database.ping)
+    app[READINESS] = Readiness(database.probe)
     app[AUDIT] = Audit(database, settings.audit_days)
     app[SOCKETS] = Sockets(settings.sockets_per_client)
     app[STORE] = Store(app[DATABASE])
@@ -77,7 +81,8 @@ def create_app(settings: Settings) -> web.Application:
     builds = BuildStore(database)
     installations = Installations(environments)
     app[BUILDS] = Builds(settings, app[STORE], builds, app[HUB], environments, installations, cache, app[METRICS])
-    app[CATALOG] = Catalog(settings, app[STORE], builds, app[HUB], environments, installations, cache, app[BUILDS])
+    parts = (app[STORE], builds, app[HUB], environments, installations, cache, app[BUILDS], app[METRICS])
+    app[CATALOG] = Catalog(settings, *parts)
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -180,4 +185,7 @@ async def _drain(app: web.Application, seconds: float, asked_to_stop: asyncio.Qu
     for task in (draining, again):
         task.cancel()
     await asyncio.gather(draining, again, return_exceptions=True)
+    with contextlib.suppress(TimeoutError):  # a socket that is not read
+        async with asyncio.timeout(_TELL_SECONDS):
+            await app[HUB].all_told()
     await app[SOCKETS].end_all()

@@ -102,7 +102,7 @@ def publish(
         described = text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _bad_manifest(error) from error
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # the target's name may be as long as names can be
     offsets: dict[str, int] = {}
     try:
         members = [folder / name for name in files if name != MANIFEST]

@@ -7,6 +7,7 @@ something tells that it is others who do (`opening`, `origins.comes_from_elsewhe
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -203,7 +204,8 @@ class Access:
     async def close(self) -> None:
         """Write the uses that were not yet due."""
         if self._used:
-            await self._store.note_uses(self._used)
+            with contextlib.suppress(SQLAlchemyError):  # no more than the time of a last use is lost
+                await self._store.note_uses(self._used)
 
     async def _refresh(self) -> None:
         """Read the tokens again where they are not fresh. They are few: a read is cheaper than one for each guess."""
@@ -249,5 +251,5 @@ async def watch(access: Access, end_revoked: Callable[[], Awaitable[None]]) -> N
             await access.read()
             await end_revoked()
             await access.note_uses()
-        except (SQLAlchemyError, OSError):
+        except Exception:  # the boundary: sockets of revoked tokens would stay open
             logger.exception("the tokens cannot be read or written; trying again")

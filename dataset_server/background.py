@@ -7,9 +7,12 @@ import asyncio
 import contextvars
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from .durable import remove_tree
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -43,6 +46,19 @@ async def until_stopped(
     """Like `in_thread_to_the_end`, for an ``action`` that stops soon once its first argument is set."""
     stop = threading.Event()
     return await _to_the_end(in_background(action, stop, *args, **kwargs), stop.set)
+
+
+def remove_aside(folders: Iterable[Path]) -> None:
+    """Remove folders that nobody looks for any more, in a thread that nobody waits for: not even the process's end.
+
+    What is left then, the next server removes.
+    """
+    threading.Thread(target=_remove_all, args=(list(folders),), name="removal", daemon=True).start()
+
+
+def _remove_all(folders: list[Path]) -> None:
+    for folder in folders:
+        remove_tree(folder)
 
 
 async def _to_the_end(work: asyncio.Future[_T], cancelled: Callable[[], None]) -> _T:

@@ -21,7 +21,7 @@ import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +33,10 @@ from .archive_folder import ArchiveFolder
 from .durable import publish_folder
 from .migrations import head, is_known
 from .models import in_words
+from .scrub import ROT
 from .store.inspection import copy_database, inspect_database, mark_evicted, ready_archives
 
+_CHUNK = 1 << 20
 DATABASE = "server.db"
 _MANIFEST = "backup.json"
 _SETTINGS = "settings.json"
@@ -50,6 +52,14 @@ class BackupError(Exception):
     """The backup cannot be made, or is none that can be restored here."""
 
 
+class _UnreadableError(BackupError):
+    """What is to be copied cannot be read; ``number`` is the error's."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path} cannot be read: {error.strerror}")
+        self.number = error.errno
+
+
 class File(BaseModel):
     """A file of a backup: its size, and the sha256 of its content in hex."""
 
@@ -60,7 +70,7 @@ class File(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What is in a backup; ``left_out`` names the datasets that were ready, but whose archives are not in it."""
+    """What is in a backup; ``left_out`` names the datasets that had archives which are not in it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -73,7 +83,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Made:
-    """A backup that was made; ``rotten`` names archives that are not what they were when they were published."""
+    """A backup that was made; ``rotten`` names archives that are not what they were, or whose disk cannot read them."""
 
     manifest: Manifest
     rotten: list[str]
@@ -115,15 +125,20 @@ def back_up(
         left_out, rotten = [], []
         (folder / _ARCHIVES).mkdir()
         for archive in ready_archives(folder / DATABASE):
-            kept = _keep(archives.archive(archive.dataset_id, archive.revision), folder) if archives else {}
+            try:
+                kept = _keep(archives.archive(archive.dataset_id, archive.revision), folder) if archives else {}
+            except _UnreadableError as error:
+                if error.number not in ROT:
+                    raise
+                rotten.append(archive.dataset_id)
+                continue
             if not kept:
                 left_out.append(archive.dataset_id)
             elif next(iter(kept.values())) == File(bytes=archive.bytes, sha256=archive.sha256):
                 files.update(kept)
             else:
                 rotten.append(archive.dataset_id)
-                for name in kept:
-                    (folder / name).unlink()
+                _drop(folder, kept)
         manifest = Manifest(
             format=1, made_at=time.time(), database_revision=head(), files=files, left_out=left_out + rotten
         )
@@ -195,42 +210,74 @@ def _appearing(target: Path, last: str) -> Iterator[Path]:
         else:
             publish_folder(partial, target)
     except OSError as error:
-        raise BackupError(f"{target} cannot be written: {error}") from error
+        raise BackupError(f"{target} cannot be made: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _keep(archive: Path, folder: Path) -> dict[str, File]:
-    """Take an archive, and after it the list of its raw files; what they are now, by name. Nothing if it is gone."""
-    kept = {}
-    for path in (archive, archive.with_suffix(".sources.jsonl")):
-        name = f"{_ARCHIVES}/{path.name}"
-        if _link_or_copy(path, folder / name):
-            kept[name] = _measure(folder / name)
-        elif path == archive:
-            break
+    """Take an archive, and after it the list of its raw files; what they are now, by name. Nothing if it is gone.
+
+    Raises `_UnreadableError` where one of them cannot be read; then neither stays.
+    """
+    paths = {f"{_ARCHIVES}/{path.name}": path for path in (archive, archive.with_suffix(".sources.jsonl"))}
+    kept: dict[str, File] = {}
+    try:
+        for name, path in paths.items():
+            kept[name] = _take(path, folder / name)
+    except FileNotFoundError:  # the archive, or only the list: there may be none
+        _drop(folder, paths.keys() - kept.keys())
+    except _UnreadableError:
+        _drop(folder, paths)
+        raise
     return kept
 
 
-def _link_or_copy(source: Path, target: Path) -> bool:
-    """Give a file a second name, or where that cannot be, copy it; False if it is not there."""
+def _drop(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _take(source: Path, target: Path) -> File:
+    """Give a file a second name, or where that cannot be, copy it; what it is now.
+
+    Raises `FileNotFoundError`, `_UnreadableError`, and `OSError` for what cannot be written.
+    """
     try:
         os.link(source, target)
     except FileNotFoundError:
-        return False
+        raise
     except OSError:  # another disk, or one without hard links
-        try:
-            _copy(source, target)
-        except FileNotFoundError:
-            return False
-    return True
+        _copy(source, target)
+        return _measure(target)
+    with _reading(source):
+        return _measure(target)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file and its times: what a version was found to mean was so at that time."""
-    times = source.stat()
-    shutil.copyfile(source, target)
+    """Copy a file and its times: what a version was found to mean was so at that time. Raises as `_take` does."""
+    with _reading(source):
+        times = source.stat()
+    with target.open("wb") as out:
+        out.writelines(_chunks(source))
     os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _chunks(source: Path) -> Iterator[bytes]:
+    with _reading(source), source.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+@contextlib.contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Tell what cannot be read from what cannot be written; a file that is not there is a case of its own."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _UnreadableError(source, error) from error
 
 
 def _measure(path: Path) -> File:

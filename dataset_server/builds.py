@@ -17,15 +17,14 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from .background import in_background, in_thread_to_the_end, outlast
+from .background import in_thread_to_the_end, outlast, remove_aside
 from .cache import Cache
-from .durable import remove_tree
 from .environments import Environments
 from .errors import EnvironmentFailedError, HandlerFaultError, ServerFault, UnknownVersionError
 from .hub import Hub
 from .installations import Installations
 from .logs import log_context
-from .making import Maker, discard, put_aside
+from .making import TRASH, Maker, discard
 from .metrics import Metrics
 from .ownership import Abandoned, new_owner
 from .queue import FairQueue, Limits, Ticket
@@ -34,6 +33,7 @@ from .settings import Settings
 from .sources import Resolved, resolve_again
 from .store import BuildStore, Lease, LeaseLostError, Store, Wanted, insist
 from .store.schema import Dataset
+from .unwatched import Unwatched
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Builds:
         self._queue = FairQueue(Limits(settings.concurrent_builds, per_client=settings.builds_per_client))
         self._owner = new_owner()
         self._abandoned = Abandoned(self._owner, settings.lease_seconds)
+        self._unreadable: dict[str, float] = {}  # abandoned builds whose code cannot be read, and since when
         self._running: dict[str, Running] = {}
         self._claiming: set[str] = set()  # from before the claim until `start`
         self._closed = False
@@ -115,6 +116,7 @@ class Builds:
         Asks nobody beyond this machine.
         """
         self.work_root.mkdir(parents=True, exist_ok=True)
+        remove_aside(self.work_root.glob(f"{TRASH}*"))
         await self._remove_orphans()
         await self._adopt()
         self._background = [
@@ -200,16 +202,10 @@ class Builds:
             await asyncio.wait((running.task,))
         return True
 
-    async def discard(self, dataset_id: str) -> None:
-        """Remove what is left of the build of a dataset that is not made, and was perhaps deleted."""
-        if trash := self._put_aside(dataset_id):
-            await in_background(remove_tree, trash)
-
-    def _put_aside(self, dataset_id: str) -> Path | None:
-        """Take a build's folder out of the way of all builds to come; not that of one that runs, or is to."""
-        if dataset_id in self._running or dataset_id in self._claiming:
-            return None
-        return put_aside(self.work_folder(dataset_id))
+    def discard(self, dataset_id: str) -> None:
+        """Remove what is left of the build of a dataset; nothing of one that runs, or is to."""
+        if dataset_id not in self._running and dataset_id not in self._claiming:
+            discard(self.work_folder(dataset_id))
 
     # -- a build
 
@@ -257,6 +253,8 @@ class Builds:
         except LeaseLostError:
             raise
         except Exception as error:  # the boundary: a build ends in an event, whatever happens
+            if (task := asyncio.current_task()) and task.cancelling():  # on its way out, taken for a fault
+                raise asyncio.CancelledError from error
             fault = _as_fault(error, dataset.dataset_id)
         else:
             await in_thread_to_the_end(discard, work)
@@ -332,6 +330,8 @@ class Builds:
                 lost = ours if time.monotonic() - self._renewed > self._settings.lease_seconds else []
             _stop(lost)
             try:
+                for running in lost:  # one that has just ended is cancelled before it could tell
+                    self._hub.wake(await self._store.all_topics_of(running.lease.dataset_id))
                 await self._adopt()
             except (SQLAlchemyError, OSError):
                 logger.exception("abandoned builds cannot be looked for")
@@ -339,22 +339,29 @@ class Builds:
     async def _adopt(self) -> None:
         """Go on with the builds that no server holds any more."""
         active = await self._store.active()
-        self._abandoned.keep({dataset.dataset_id for dataset in active})
+        names = {dataset.dataset_id for dataset in active}
+        self._abandoned.keep(names)
+        self._unreadable = {name: since for name, since in self._unreadable.items() if name in names}
         for seen in active:
             ours = seen.dataset_id in self._running or seen.dataset_id in self._claiming
-            if ours or not self._abandoned.may_claim(seen):
-                continue
-            try:
+            if not ours and self._abandoned.may_claim(seen):
                 await self._take_up(seen)
-            except EnvironmentFailedError as fault:
-                logger.warning("build of %s cannot be taken up yet: %s", seen.dataset_id, fault)
 
     async def _take_up(self, seen: Dataset) -> None:
-        """Claim an abandoned build, and go on with it; raises `EnvironmentFailedError` if that cannot be known now."""
+        """Claim an abandoned build, and go on with it; one whose code cannot be read waits `LONGEST` for it."""
         source = self._settings.sources.get(seen.dataset_name)
-        resolved = None
+        resolved = unreadable = None
         if source:
-            resolved = await asyncio.to_thread(resolve_again, seen.dataset_name, source, seen.resolved_version)
+            try:
+                resolved = await asyncio.to_thread(resolve_again, seen.dataset_name, source, seen.resolved_version)
+                self._unreadable.pop(seen.dataset_id, None)
+            except EnvironmentFailedError as error:
+                unreadable = error
+                since = self._unreadable.setdefault(seen.dataset_id, time.monotonic())
+                if time.monotonic() - since <= LONGEST:
+                    logger.warning("build of %s cannot be taken up yet: %s", seen.dataset_id, error)
+                    return
+        waited_for = await self._store.topics_of(seen.dataset_id)
         if seen.dataset_id in self._running or seen.dataset_id in self._claiming:
             return
         dataset = await self._store.claim(seen, self._owner, self._until())
@@ -362,10 +369,12 @@ class Builds:
             return
         if resolved and dataset.crashes < _MOST_CRASHES:
             logger.info("build of %s is taken up", dataset.dataset_id)
-            self.start(dataset, resolved)
+            self.start(dataset, resolved, for_its_own_sake=not waited_for)
             return
         fault: ServerFault
-        if resolved:
+        if unreadable:
+            fault = unreadable
+        elif resolved:
             fault = ServerFault(f"{dataset.crashes} servers in a row went down while they made it; their logs say more")
         else:
             fault = UnknownVersionError("the server was given another version of this handler meanwhile; ask again")
@@ -385,26 +394,25 @@ class Builds:
     async def _remove_orphans(self) -> None:
         """Remove build folders that nobody will go on with: published, failed for good or long ago, or never ours."""
         for folder in list(self.work_root.iterdir()):
+            if folder.name.startswith(TRASH):
+                continue  # that goes already
             dataset_id = f"{folder.name}.zip"
             dataset = await self._datasets.dataset(dataset_id)
-            if (dataset is None or not _may_go_on(dataset)) and (trash := self._put_aside(dataset_id)):
-                await in_background(remove_tree, trash)
+            if dataset is None or not _may_go_on(dataset):
+                self.discard(dataset_id)
 
     # -- builds that nobody waits for
 
     async def _cancel_unwatched(self, seconds: float) -> None:
         """Cancel what nobody has listened to or asked for during ``seconds``."""
-        watched: dict[str, float] = {}
+        unwatched = Unwatched(self._hub, seconds)
         while True:
             await asyncio.sleep(seconds / 4)
-            now = time.monotonic()
             waited_for = [name for name, running in self._running.items() if not running.for_its_own_sake]
-            watched = {name: watched.get(name, now) for name in waited_for}
+            unwatched.keep(waited_for)
             try:
-                for dataset_id in watched:
-                    topic_ids = await self._store.topics_of(dataset_id)
-                    watched[dataset_id] = max(watched[dataset_id], self._hub.last_watched([dataset_id, *topic_ids]))
-                    if time.monotonic() - watched[dataset_id] <= seconds:
+                for dataset_id in waited_for:
+                    if not unwatched.is_so(dataset_id, await self._store.topics_of(dataset_id)):
                         continue
                     dataset = await self._datasets.dataset(dataset_id)
                     if dataset and dataset.is_active:

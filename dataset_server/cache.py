@@ -24,7 +24,7 @@ from .errors import DiskFullError, InUseError
 from .eviction import Candidate, choose, reasons_to_stay
 from .freshness import Freshness
 from .metrics import Metrics
-from .room import FLOOR, Space, bytes_to_keep_free, expected_bytes, in_words, to_reserve
+from .room import FLOOR, Space, bytes_in, bytes_to_keep_free, expected_bytes, in_words, to_reserve
 from .scrub import Finding, read_again
 from .settings import Settings
 from .store import Database
@@ -114,7 +114,7 @@ class Cache:
                 if now - tidied > _TIDY_SECONDS:
                     tidied = now
                     await self.tidy()
-            except (SQLAlchemyError, OSError):
+            except Exception:  # the boundary: whatever it was, it is to be tried again
                 logger.exception("the cache cannot be looked after; trying again")
 
     async def tidy(self) -> None:
@@ -208,30 +208,33 @@ class Cache:
 
     # -- room
 
-    async def reserve(self, dataset: Dataset, estimate: int = 0, *, examples: int | None = None) -> None:
+    async def reserve(
+        self, dataset: Dataset, estimate: int = 0, *, examples: int | None = None, folder: Path | None = None
+    ) -> None:
         """Set room aside for a build whose archive will have ``estimate`` bytes, in place of what was set aside before.
 
         Without an estimate it is what its archive had before; else `FLOOR` until it is planned, then what that of so
         many ``examples`` had on average, or where the plan does not say how many (0), that of any dataset of the name.
-        Evicts what it must; raises `DiskFullError`.
+        ``folder`` is where its shards are, those of earlier attempts too: for these there is room already. Evicts what
+        it must; raises `DiskFullError`.
         """
         estimate = estimate or dataset.archive_bytes or 0
         if not estimate and examples is not None:
             estimate = expected_bytes(await self._store.experience(dataset.dataset_name), examples or None)
         wanted = to_reserve(estimate or FLOOR)
         async with self._reserving:
-            await self._make_room(dataset.dataset_id, wanted)
+            await self._make_room(dataset.dataset_id, wanted, folder)
             await self._store.reserve(dataset.dataset_id, wanted)
 
     async def release(self, dataset_id: str) -> None:
         """Give back what was set aside."""
         await self._store.reserve(dataset_id, None)
 
-    async def _make_room(self, dataset_id: str, wanted: int) -> None:
-        choices = 0
-        while (lacking := (await self._space(dataset_id)).lacking(wanted)) > 0:
-            if self._rotten_bytes:  # nobody asks for them
-                self._rotten_bytes = 0
+    async def _make_room(self, dataset_id: str, wanted: int, folder: Path | None) -> None:
+        swept, choices = False, 0
+        while (lacking := (space := await self._space(dataset_id, folder)).lacking(wanted)) > 0:
+            if not swept:  # what has rotted nobody asks for; the scrub command puts some aside, too, unknown here
+                swept, self._rotten_bytes = True, 0
                 await asyncio.to_thread(self._folder.remove_rotten)
                 continue
             candidates, now = await self._candidates(), time.time()
@@ -240,16 +243,18 @@ class Cache:
             if not chosen or choices > _CHOICES:
                 raise DiskFullError(
                     f"{dataset_id} needs {in_words(wanted)} while it is made, {in_words(lacking)} more than there is: "
-                    f"{(await self._space(dataset_id)).in_words()}; {reasons_to_stay(candidates, now, self._lease)}; "
+                    f"{space.in_words()}; {reasons_to_stay(candidates, now, self._lease)}; "
                     "unpin or delete some, or ask for less at a time"
                 )
             for candidate in chosen:
                 await self._evict((candidate.dataset_id, candidate.revision), candidate.bytes)
 
-    async def _space(self, dataset_id: str) -> Space:
-        """The room there is for a build."""
+    async def _space(self, dataset_id: str, folder: Path | None) -> Space:
+        """The room there is for a build, whose shards are in ``folder``."""
         others = await self._store.promised()
         _, written = others.pop(dataset_id, (0, 0))
+        if folder:
+            written = max(written, await asyncio.to_thread(bytes_in, folder))
         disk = await asyncio.to_thread(shutil.disk_usage, self._settings.data_dir)
         used = await self._store.used_bytes() + self._rotten_bytes if self._settings.quota is not None else 0
         return Space(
@@ -349,7 +354,7 @@ class Cache:
                     await self.scrub(due)
                     continue
                 unreadable.clear()
-            except (SQLAlchemyError, OSError):
+            except Exception:  # the boundary: as above
                 logger.exception("scrubbing %s failed; trying again", due and due.dataset_id)
                 if due:
                     unreadable.add(due.dataset_id)
@@ -371,11 +376,11 @@ class Cache:
     async def scrub(self, dataset: Dataset, on_bytes: Callable[[int], None] = lambda _: None) -> Finding | None:
         """Read an archive again; one that has rotted is put aside, and made again if it is pinned or in use.
 
-        None if it is sound, or is not the dataset's any more. Raises `OSError` where it cannot be read now.
+        None if it is sound, or is not the dataset's any more. Raises `OSError` where it cannot be read now. This is no
+        use: it may be evicted or deleted meanwhile.
         """
         key = (dataset.dataset_id, dataset.revision)
         shards = await self._store.shards_of(dataset.dataset_id)
-        self._open[key] += 1
         try:
             finding = await in_background(
                 read_again,
@@ -389,10 +394,6 @@ class Cache:
             )
         except StoppedError:
             return None
-        finally:
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
         if finding is None:
             await self._store.sound(dataset, time.time())
         elif await self._store.evict(key, finding.to_json(), before=0.0, made=dataset.finished_at or 0.0):

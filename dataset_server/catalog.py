@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from dataset_client.protocol import hash_dataset_name
 
 from .auth import Client, Role, require_own
@@ -21,7 +23,9 @@ from .cache import Cache
 from .describing import Describer
 from .environments import Environments
 from .errors import (
+    ConfigRefusedError,
     ForbiddenError,
+    HandlerFaultError,
     ServerFault,
     TooManyRequestsError,
     UnavailableError,
@@ -32,6 +36,7 @@ from .errors import (
 from .hub import Hub
 from .installations import Installations
 from .logs import add_to_context
+from .metrics import Metrics
 from .models import RequestedDataset
 from .references import References
 from .retries import retry_after
@@ -39,6 +44,7 @@ from .settings import Settings
 from .sources import Resolved, resolve_again
 from .store import BuildStore, Store, Wanted, archive_data, insist
 from .store.schema import Dataset, Topic
+from .unwatched import Unwatched
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +96,7 @@ class Catalog:
         installations: Installations,
         cache: Cache,
         builds: Builds,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -99,10 +106,12 @@ class Catalog:
         self._installations = installations
         self._cache = cache
         self._builds = builds
+        self._metrics = metrics
         self._references = References(settings, environments.find)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._describer = Describer(settings, environments)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Topic] = {}
+        self._watching: asyncio.Task[None] | None = None
         self._stopping = False
 
     def _lock(self, name: str) -> asyncio.Lock:
@@ -111,8 +120,8 @@ class Catalog:
             lock = self._locks[name] = asyncio.Lock()
         return lock
 
-    async def resolve(self, dataset_name: str, version: str) -> Resolved:
-        """What a version means now; remembered as long as `References` says.
+    async def resolve(self, dataset_name: str, version: str, client: str) -> Resolved:
+        """What a version means now; remembered as long as `References` says, asked for in the client's turn.
 
         Raises `UnknownDatasetError`, `UnknownVersionError` or `EnvironmentFailedError`.
         """
@@ -121,14 +130,14 @@ class Catalog:
             raise UnknownDatasetError(
                 f"there is no dataset '{dataset_name}'; this server makes {', '.join(sorted(self._settings.sources))}"
             )
-        return await self._references.resolve(dataset_name, source, version)
+        return await self._references.resolve(dataset_name, source, version, client)
 
     async def request(self, request: RequestedDataset, client: Client) -> Answer:
         """Find or start what is asked for. Raises whatever `ServerFault` can be told at once."""
         self.refuse_while_stopping()
         if request.priority > 0 and client.role < Role.ADMIN:
             raise ForbiddenError("a priority above 0 needs the role 'admin'; leave it out, or take one from -10 to 0")
-        resolved = await self.resolve(request.dataset_name, request.handler_version)
+        resolved = await self.resolve(request.dataset_name, request.handler_version, client.name)
         topic_id = hash_dataset_name(request.dataset_name, request.handler_version, request.config)
         add_to_context(topic=topic_id)
         if answer := await self._known(topic_id, resolved, client):
@@ -209,11 +218,15 @@ class Catalog:
     async def describe(self, dataset_name: str, version: str, client: Client) -> dict[str, Any]:
         """A handler's options, schema and documentation; installs the version if need be."""
         self.refuse_while_stopping()
-        resolved = await self.resolve(dataset_name, version)
+        resolved = await self.resolve(dataset_name, version, client.name)
         environment = await self._installations.ensure(resolved, client.name)
-        described = await self._describer.describe(resolved, environment, {}, client.name)
+        try:
+            described = await self._describer.describe(resolved, environment, {}, client.name)
+        except ConfigRefusedError as error:
+            message = f"the handler refuses a config where it was sent none: {error}"
+            raise HandlerFaultError("handler_protocol", message) from error
         shown = described.model_dump(exclude={"event", "effective_config"})
-        return {"dataset_name": dataset_name, "resolved_version": resolved.version, **shown}
+        return {**shown, "dataset_name": dataset_name, "resolved_version": resolved.version}  # ours last: they count
 
     async def retry(self, dataset: Dataset, client: Client) -> tuple[Dataset, list[str]]:
         """Make a dataset that failed or was cancelled once more, going on where that can be; one at work goes on.
@@ -244,10 +257,10 @@ class Catalog:
             self._refuse_too_many(limit, max(requests, await self._builds_store.active_builds(client.name)))
 
     async def make_again(self, dataset: Dataset) -> None:
-        """Make a dataset again whose archive is no good any more; one that is made already goes on."""
+        """Make a dataset again whose archive was no good any more; nothing if somebody was quicker."""
         async with self._lock(f"dataset {dataset.dataset_id}"):
             seen = await self._store.dataset(dataset.dataset_id)
-            if seen and not seen.is_active and not self._stopping:
+            if seen and seen.state == "evicted" and not self._stopping:
                 try:
                     await self._claim_again(seen, seen.client, for_its_own_sake=True)
                 except ServerFault as fault:
@@ -276,16 +289,64 @@ class Catalog:
             return
         for owner in await self._builds_store.askers_of(dataset):
             require_own(client, owner)
-        message = f"cancelled by {client.name}" if client.name else "cancelled by request"
-        if not dataset.is_active or not await self._builds.cancel(dataset, client.name, message):
+        if not dataset.is_active or not await self._builds.cancel(dataset, client.name, _cancelled_by(client)):
             now = await self._store.dataset(dataset.dataset_id) or dataset
             if now.state != "cancelled":
                 raise WrongStateError(f"{dataset.dataset_id} is {now.state}; only what is being made can be cancelled")
+
+    async def request_to_cancel(self, topic_id: str) -> Topic | None:
+        """The request that is meant by who cancels ``topic_id``: one that has no dataset, where nobody makes one of
+        that id.
+        """
+        topic, dataset = await self._store.topic(topic_id), await self._store.dataset(topic_id)
+        if topic is None or topic.dataset_id is not None:
+            return None
+        return topic if dataset is None or (topic.is_active and not dataset.is_active) else None
+
+    async def cancel_request(self, topic: Topic, client: Client) -> Answer:
+        """End a request whose dataset is not known yet, for all who wait for it; once more is no fault.
+
+        Raises `WrongStateError` for one that has ended otherwise, or has a dataset by now, and `ForbiddenError` where
+        others wait for it too.
+        """
+        if topic.state != "cancelled":
+            for owner in await self._store.askers_of(topic):
+                require_own(client, owner)
+            await self._cancel_request(topic, client.name, _cancelled_by(client))
+        now = await self._store.topic(topic.topic_id) or topic
+        if now.state != "cancelled":
+            raise WrongStateError(f"the request {topic.topic_id} is {now.state}, and not to be cancelled this way")
+        return Answer(now, None)
+
+    async def _cancel_request(self, topic: Topic, by: str, message: str) -> None:
+        if await self._store.say(topic, "cancelled", {"code": "cancelled", "message": message, "by": by}):
+            self._hub.wake([topic.topic_id])
+            logger.info("request %s is cancelled by '%s': %s", topic.topic_id, by, message)
+            for task, prepared in self._tasks.items():
+                if (prepared.topic_id, prepared.attempt) == (topic.topic_id, topic.attempt):
+                    task.cancel()
+
+    async def _cancel_unwatched(self, seconds: float) -> None:
+        """Cancel requests without a dataset that nobody has listened to or asked for during ``seconds``."""
+        unwatched = Unwatched(self._hub, seconds)
+        while True:
+            await asyncio.sleep(seconds / 4)
+            prepared = {topic.topic_id: topic for topic in self._tasks.values()}
+            unwatched.keep(prepared)
+            try:
+                for topic_id, topic in prepared.items():
+                    if unwatched.is_so(topic_id):
+                        await self._cancel_request(topic, "", f"nobody waited for it any more, for {seconds:g} s")
+            except (SQLAlchemyError, OSError):
+                logger.exception("what nobody waits for cannot be cancelled")
 
     async def resume(self) -> None:
         """Go on with the requests an earlier server was at; asks nobody beyond this machine."""
         for topic in await self._store.unattached_topics():
             self._spawn(topic, None)
+        if self._settings.cancel_unwatched_seconds is not None:
+            watching = self._cancel_unwatched(self._settings.cancel_unwatched_seconds)
+            self._watching = asyncio.create_task(watching, name="unwatched requests")
 
     def stop(self) -> None:
         """Refuse what is new from now on."""
@@ -294,15 +355,15 @@ class Catalog:
     async def close(self) -> None:
         """Stop preparing; what is not attached yet is taken up by the next server."""
         self.stop()
-        tasks = list(self._tasks)
+        tasks = [*self._tasks, *([self._watching] if self._watching else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _spawn(self, topic: Topic, resolved: Resolved | None) -> None:
         task = asyncio.create_task(self._prepare(topic, resolved), name=f"prepare {topic.topic_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = topic
+        task.add_done_callback(self._tasks.pop)
 
     async def _prepare(self, topic: Topic, resolved: Resolved | None) -> None:
         """Install what a request needs, check its config, attach it; any fault becomes its ``failed`` event."""
@@ -319,6 +380,8 @@ class Catalog:
             except Exception as error:  # the boundary: a request ends in an event, whatever happens
                 logger.exception("preparing %s failed", topic.topic_id)
                 fault = ServerFault(f"the server failed ({type(error).__name__}); its log says more")
+            if (task := asyncio.current_task()) and task.cancelling():  # on its way out, taken for a fault
+                raise asyncio.CancelledError from fault
             limit, first = self._settings.retry_limit, self._settings.retry_seconds
             wait = retry_after(fault.code, getattr(fault, "retryable", False), tries, limit=limit, first=first)
             if wait is None:
@@ -334,7 +397,7 @@ class Catalog:
         source, found = self._settings.sources.get(topic.dataset_name), None
         if source:
             found = await asyncio.to_thread(resolve_again, topic.dataset_name, source, topic.resolved_version)
-        return found or await self.resolve(topic.dataset_name, topic.handler_version)
+        return found or await self.resolve(topic.dataset_name, topic.handler_version, topic.client)
 
     async def _try_to_prepare(self, topic: Topic, resolved: Resolved) -> None:
         if not await self._store.say(topic, "state", {"state": "installing"}):
@@ -355,7 +418,8 @@ class Catalog:
 
     async def _fail(self, topic: Topic, fault: ServerFault) -> None:
         logger.warning("request %s failed: %s: %s", topic.topic_id, fault.code, fault)
-        await insist(lambda: self._store.say(topic, "failed", fault.to_event()))
+        if await insist(lambda: self._store.say(topic, "failed", fault.to_event())):
+            self._metrics.request_failed(fault.code)
         self._hub.wake([topic.topic_id])
 
     async def _attach(self, topic: Topic, resolved: Resolved, effective: str) -> None:
@@ -390,3 +454,7 @@ class Catalog:
 
     def _answer(self, topic: Topic, dataset: Dataset | None) -> Answer:
         return Answer(topic, dataset, self._builds.progress(dataset.dataset_id) if dataset else None)
+
+
+def _cancelled_by(client: Client) -> str:
+    return f"cancelled by {client.name}" if client.name else "cancelled by request"

@@ -2,8 +2,8 @@
 
 Decided here, applied by `supervisor.py`: limits by watching the process tree and by setrlimit(2), files by Landlock
 (Linux 5.19 or newer; docs.kernel.org/userspace-api/landlock.html), and by a filter of system calls what Landlock does
-not guard: modes, owners, times and attributes. Landlock knows no exceptions to what is allowed, so nothing that holds a
-secret lies below what is named here:
+not guard: modes, owners, times and attributes, and what would stay in the kernel. Landlock knows no exceptions to what
+is allowed, so nothing that holds a secret lies below what is named here:
 
 - the system's programs and libraries, the base interpreter and the handler's own environment: read and run;
 - raw data, some files of ``/etc``, ``/proc`` and what ``/sys`` says about processors and memory: read. A process that
@@ -92,20 +92,21 @@ _THREADS_OF_A_PROCESS = 64  # on average
 
 #: By machine: its number in <linux/audit.h>, the system calls that do nothing and say that they did, and those that are
 #: refused (<asm/unistd.h>). Modes and times are of the first kind, since who copies a file with `shutil` sets both and
-#: would fail; owners, attributes, and a way around all this (io_uring) are of the second.
+#: would fail; owners, attributes, and a way around all this (io_uring) are of the second, and so are memory, semaphores
+#: and queues of System V, and POSIX queues (mq_overview(7)): they outlive who made them, and nothing removes them.
 _CALLS: Final[dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]]] = {
     "x86_64": (
         0xC000003E,
         # chmod, fchmod, fchmodat, fchmodat2; utime, utimes, futimesat, utimensat
         (90, 91, 268, 452, 132, 235, 261, 280),
         # chown, fchown, lchown, fchownat; setxattr, lsetxattr, fsetxattr, setxattrat and the same for remove…;
-        # file_setattr; io_uring_setup
-        (92, 93, 94, 260, 188, 189, 190, 463, 197, 198, 199, 466, 469, 425),
+        # file_setattr; io_uring_setup; shmget, semget, msgget, mq_open
+        (92, 93, 94, 260, 188, 189, 190, 463, 197, 198, 199, 466, 469, 425, 29, 64, 68, 240),
     ),
     "aarch64": (
         0xC00000B7,
         (52, 53, 452, 88),
-        (54, 55, 5, 6, 7, 463, 14, 15, 16, 466, 469, 425),
+        (54, 55, 5, 6, 7, 463, 14, 15, 16, 466, 469, 425, 194, 190, 186, 180),
     ),
 }
 

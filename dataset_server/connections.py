@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import resource
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 _LINGERING_SECONDS = 10.0
 #: Seconds that the handshake of TLS may take. A connection counts only after it: asyncio shows it to nobody before.
 _HANDSHAKE_SECONDS = 10.0
+#: Milliseconds for which a peer may take nothing of what is sent to it, before its connection is cut (RFC 5482).
+_DEAF_MILLISECONDS = 300_000
 #: Files a server has open beside its clients' connections, at the most: database, archives, pipes to programs.
 OTHER_FILES = 1000
 
@@ -66,14 +69,14 @@ class Connections:
 class Connection(web.RequestHandler):
     """One connection; closed at once where its address holds too many."""
 
-    __slots__ = ("_admitted", "_connections", "_is_no_http", "_is_tls")
+    __slots__ = ("_admitted", "_connections", "_is_logged", "_is_tls")
 
     def __init__(self, server: web.Server, connections: Connections, *, is_tls: bool, **limits: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **limits)
         self._connections = connections
         self._is_tls = is_tls
         self._admitted: str | None = None
-        self._is_no_http = False
+        self._is_logged = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or close it."""
@@ -83,6 +86,9 @@ class Connection(web.RequestHandler):
             assert isinstance(transport, asyncio.Transport)
             transport.abort()
         else:
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere the system's own, which may be for ever
+                connection = transport.get_extra_info("socket")
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAF_MILLISECONDS)
             super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -103,12 +109,14 @@ class Connection(web.RequestHandler):
         has gone.
         """
         if isinstance(exc, ConnectionError):
-            logger.info("%s has gone before its answer", request.remote)
+            # Not where we cut it off because something of ours had failed (`middlewares.one_answer`).
+            self._is_logged = isinstance(exc.__cause__ or exc, ConnectionError)
+            logger.info("%s has gone before the end of its answer", request.remote)
             return web.Response(status=status)  # which goes nowhere
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         logger.info("%s sends what is not HTTP: %.200r", request.remote, str(message))
-        self._is_no_http = True
+        self._is_logged = True
         fault = MalformedRequestError("this is not HTTP, or its headers are too large")
         response = web.Response(
             text=json.dumps(fault.to_problem()), status=fault.status, content_type="application/problem+json"
@@ -118,8 +126,8 @@ class Connection(web.RequestHandler):
         return response
 
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
-        """Log an answer; the one to what is not HTTP was logged, and belongs to no route."""
-        if not self._is_no_http:
+        """Log an answer, unless that was done: what is not HTTP belongs to no route, who has gone got no answer."""
+        if not self._is_logged:
             super().log_access(request, response, time)
 
 

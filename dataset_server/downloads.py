@@ -74,6 +74,14 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
 
 async def get_shard(request: web.Request) -> web.StreamResponse:
     """``GET /datasets/{id}/shards/{file}?revision=N``: a sealed shard; once published, straight out of the archive."""
+    try:
+        return await _send_shard(request)
+    except NotReadyError:
+        # Published since it was looked for, and its build's folder removed: now it is in the archive.
+        return await _send_shard(request)
+
+
+async def _send_shard(request: web.Request) -> web.StreamResponse:
     revision, file = parse_query(RevisionQuery, request.query).revision, request.match_info["file"]
     dataset_id = id_of(request)
     async with request.app[CACHE].offered(dataset_id, revision, file) as found:
@@ -98,7 +106,7 @@ async def delete_dataset(request: web.Request) -> web.Response:
     dataset = await dataset_of(request)
     async with request.app[AUDIT].deed(request[CLIENT].name, "delete", dataset.dataset_id, {"force": force}):
         await request.app[CACHE].delete(dataset.dataset_id, force=force)
-        await request.app[BUILDS].discard(dataset.dataset_id)
+        request.app[BUILDS].discard(dataset.dataset_id)
     return web.Response(status=204)
 
 

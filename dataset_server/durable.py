@@ -138,22 +138,34 @@ def _empty(top: int, failures: list[OSError]) -> None:
 
 def _clear(folder: int, top: int, failures: list[OSError]) -> list[str]:
     """Remove the files in a folder, and move the folders in it to ``top``; returns their names there."""
-    lifted = []
-    with os.scandir(folder) as entries:
-        found = list(entries)
-    for entry in found:
-        try:
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.name, dir_fd=folder)
-                continue
-            _make_ours(entry.name, folder)
-            name = entry.name if folder == top else uuid.uuid4().hex
-            if folder != top:
-                os.rename(entry.name, name, src_dir_fd=folder, dst_dir_fd=top)
-            lifted.append(name)
-        except OSError as error:
-            failures.append(error)
-    return lifted
+    lifted: set[str] = set()
+    is_less = True
+    while is_less:  # names may be passed over while others go (readdir(3)), so they are read until none goes any more
+        is_less, failed = False, []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name in lifted:
+                    continue
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        lifted.add(_lift(entry.name, folder, top))
+                    else:
+                        os.unlink(entry.name, dir_fd=folder)
+                    is_less = True
+                except OSError as error:
+                    failed.append(error)
+    failures += failed
+    return list(lifted)
+
+
+def _lift(name: str, folder: int, top: int) -> str:
+    """Move a folder to ``top``; returns its name there."""
+    _make_ours(name, folder)
+    if folder == top:
+        return name
+    there = uuid.uuid4().hex
+    os.rename(name, there, src_dir_fd=folder, dst_dir_fd=top)
+    return there
 
 
 def _make_ours(name: Path | str, within: int | None) -> None:

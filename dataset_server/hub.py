@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 #: Names of which is remembered when they were last asked for; the oldest are forgotten.
 _REMEMBERED = 10_000
@@ -15,10 +15,17 @@ class Hub:
     def __init__(self) -> None:
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._polled: dict[str, float] = {}
+        self._behind: set[asyncio.Event] = set()
+        self._all_told = asyncio.Event()
+        self._all_told.set()
 
     @contextlib.contextmanager
-    def listen(self, topic_ids: Iterable[str]) -> Iterator[asyncio.Event]:
-        """An event that is set at each news on any of the topics, while the context lasts."""
+    def listen(self, topic_ids: Iterable[str], known: Collection[str] = ()) -> Iterator[asyncio.Event]:
+        """An event that is set at each news on any of the topics, while the context lasts.
+
+        That somebody listened is remembered of those which are ``known`` to be topics when it ends: names that a
+        client made up would push others out.
+        """
         news = asyncio.Event()
         followed = list(topic_ids)
         for topic_id in followed:
@@ -26,11 +33,14 @@ class Hub:
         try:
             yield news
         finally:
+            news.clear()
+            self.caught_up(news)
             for topic_id in followed:
                 listeners = self._listeners.get(topic_id, set())
                 listeners.discard(news)
                 if not listeners:
                     self._listeners.pop(topic_id, None)
+                if topic_id in known:
                     self.note_poll(topic_id)
 
     def wake(self, topic_ids: Iterable[str]) -> None:
@@ -38,6 +48,19 @@ class Hub:
         for topic_id in topic_ids:
             for news in self._listeners.get(topic_id, ()):
                 news.set()
+                self._behind.add(news)
+                self._all_told.clear()
+
+    def caught_up(self, news: asyncio.Event) -> None:
+        """Who listens has passed on all there was, unless there is news again."""
+        if not news.is_set():
+            self._behind.discard(news)
+            if not self._behind:
+                self._all_told.set()
+
+    async def all_told(self) -> None:
+        """Wait until all who listen have caught up."""
+        await self._all_told.wait()
 
     def note_poll(self, name: str) -> None:
         """Somebody asked for a topic or a dataset, and may come again: clients need not hold a socket open."""

@@ -13,14 +13,14 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from . import handler_events as events
 from .archive import Published, Sealed, complete_manifest, publish, read_manifest
-from .background import in_thread_to_the_end, until_stopped
+from .background import in_thread_to_the_end, remove_aside, until_stopped
 from .cache import Cache
 from .confinement import for_handlers
-from .durable import read_bounded, remove_tree, sync_folder, write_file
+from .durable import read_bounded, sync_folder, write_file
 from .environments import Environment, Environments
 from .errors import HandlerFaultError
 from .handler_events import HandlerEvent
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 0.5
 _LONGEST_NOTE = 256
+#: What the name of a build's folder begins with that is being removed.
+TRASH: Final = "trash-"
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Maker:
         started = time.monotonic()
         environment = await self._installations.ensure(resolved, dataset.client)
         with self._environments.using(environment):
-            await self._cache.reserve(dataset)
+            await self._cache.reserve(dataset, folder=work / "dataset")
             if await in_thread_to_the_end(_claim_folder, work, environment, self._settings.raw_root):
                 await self._store.forget_shards(lease)
             request = self._request(dataset, resolved, work)
@@ -149,7 +151,7 @@ class Maker:
         progress = self.progress[lease.dataset_id] = Progress()
         sealed: dict[str, events.Shard] = {}
         planned = await asyncio.to_thread(planned_samples, work)
-        await self._cache.reserve(dataset, examples=sum(planned.values()))
+        await self._cache.reserve(dataset, examples=sum(planned.values()), folder=work / "dataset")
 
         async def on_event(event: HandlerEvent) -> None:
             if isinstance(event, events.Progress):
@@ -161,7 +163,7 @@ class Maker:
                 self._hub.wake(await self._store.seal_shard(lease, shard))
                 expected = extrapolated(planned, {file: shard.bytes for file, shard in sealed.items()})
                 if expected and len(sealed).bit_count() == 1:  # after 1, 2, 4, 8 …: the more there are, the surer it is
-                    await self._cache.reserve(dataset, expected)
+                    await self._cache.reserve(dataset, expected, folder=work / "dataset")
 
         finished = await run_command(
             environment.python,
@@ -251,14 +253,14 @@ def _made_in(note: Path, environment: Environment) -> bool:
 
 
 def discard(folder: Path) -> None:
-    """Remove a build's folder; renamed first, so that it is never found half-removed."""
-    if trash := put_aside(folder):
-        remove_tree(trash)
+    """Take a build's folder away at once; its files, which may take minutes, go in the background."""
+    if trash := _put_aside(folder):
+        remove_aside([trash])
 
 
-def put_aside(folder: Path) -> Path | None:
+def _put_aside(folder: Path) -> Path | None:
     """Rename a build's folder to one that nobody looks for, which is returned: None if there was none."""
-    trash = folder.with_name(f"trash-{uuid.uuid4().hex}")
+    trash = folder.with_name(f"{TRASH}{uuid.uuid4().hex}")
     try:
         folder.rename(trash)
     except FileNotFoundError:

@@ -4,10 +4,12 @@ Names start with ``dataset_server_``; docs/operations.md lists them with what to
 routes are patterns, not paths, and nothing a client or a handler says becomes a label.
 """
 
+import asyncio
 import contextlib
+import functools
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -16,7 +18,17 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from .background import in_background
 from .environments.environment import installed
+from .errors import (
+    ConfigRefusedError,
+    DiskFullError,
+    EnvironmentFailedError,
+    HandlerFaultError,
+    ServerFault,
+    UnknownDatasetError,
+    UnknownVersionError,
+)
 from .logs import AccessLogger, route, sent_bytes
 from .store.schema import ACTIVE
 
@@ -25,6 +37,10 @@ Outcome = Literal["ready", "failed", "cancelled"]
 _REQUEST_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60, 600, 3600)
 _BUILD_BUCKETS = (1, 10, 60, 300, 900, 3600, 3 * 3600, 12 * 3600, 48 * 3600)
 _PREFIX = "dataset_server"
+_LOOK_SECONDS = 2.0
+_FAULTS = (ConfigRefusedError, DiskFullError, EnvironmentFailedError, UnknownDatasetError, UnknownVersionError)
+#: Codes a request may end with before it has a dataset; handlers make up others, which count as ``other``.
+_REQUEST_CODES = frozenset({*(fault.code for fault in _FAULTS), ServerFault.code, *HandlerFaultError.codes, "other"})
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class Metrics:
     response_bytes: Counter
     sockets: Gauge
     events: Counter
+    requests_failed: Counter
     builds: Counter
     build_seconds: Histogram
     retries: Counter
@@ -72,6 +89,7 @@ class Metrics:
             response_bytes=counter("response_bytes", "Bytes of answers sent to their end.", "route"),
             sockets=gauge("sockets", "Notification sockets that are open."),
             events=counter("events_sent", "Events sent on notification sockets."),
+            requests_failed=counter("requests_failed", "Requests that failed before they had a dataset.", "code"),
             builds=counter("builds", "Builds that ended.", "outcome"),
             build_seconds=histogram("build_seconds", "Seconds of builds that became ready.", _BUILD_BUCKETS),
             retries=counter("build_retries", "Failures after which a build is tried again by itself."),
@@ -85,6 +103,8 @@ class Metrics:
         )
         for outcome in ("ready", "failed", "cancelled"):
             metrics.builds.labels(outcome)
+        for code in _REQUEST_CODES:
+            metrics.requests_failed.labels(code)
         return metrics
 
     def answered(self, method: str, route: str, status: int, size: int, seconds: float) -> None:
@@ -103,6 +123,10 @@ class Metrics:
     def event_sent(self) -> None:
         """Count an event that was handed to a socket."""
         self.events.inc()
+
+    def request_failed(self, code: str) -> None:
+        """Count a request that failed for good before it had a dataset."""
+        self.requests_failed.labels(code if code in _REQUEST_CODES else "other").inc()
 
     def build_ended(self, outcome: Outcome, seconds: float) -> None:
         """Count a build that ended for good, ``seconds`` after it had begun."""
@@ -123,29 +147,68 @@ class Metrics:
         """Count an archive that is not what it was."""
         self.scrub_findings.inc()
 
-    def observe(self, states: Mapping[str, int], environments: Path, folders: Mapping[str, Path]) -> None:
-        """Set what is measured, not counted: datasets by state, installed environments, disks under ``folders``.
-
-        It looks at the disk, so call it in a thread.
-        """
+    def count_datasets(self, states: Mapping[str, int]) -> None:
+        """Set how many datasets are in each state."""
         for state in (*ACTIVE, "ready", "failed", "cancelled", "evicted"):
             self.datasets.labels(state).set(states.get(state, 0))
-        self.environments.set(sum(1 for _ in installed(environments)))
-        for name, folder in folders.items():
-            free = total = math.nan  # a folder that is away has neither
-            with contextlib.suppress(OSError):
-                total, _, free = shutil.disk_usage(folder)
-            self.disk_free_bytes.labels(name).set(free)
-            self.disk_bytes.labels(name).set(total)
+
+    def count_environments(self, folder: Path) -> None:
+        """Set how many environments are installed in ``folder``; reads the disk."""
+        count = math.nan
+        with contextlib.suppress(OSError):
+            count = sum(1 for _ in installed(folder))
+        self.environments.set(count)
+
+    def measure_disk(self, name: str, folder: Path) -> None:
+        """Set the size of the disk that a folder is on, and what is free of it; asks the disk."""
+        free = total = math.nan  # a folder that is away has neither
+        with contextlib.suppress(OSError):
+            total, _, free = shutil.disk_usage(folder)
+        self.disk_free_bytes.labels(name).set(free)
+        self.disk_bytes.labels(name).set(total)
 
     def render(self) -> web.Response:
         """All of it, as an answer."""
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
+class Observer:
+    """Looks at disks for `Metrics`."""
+
+    def __init__(self, metrics: Metrics, environments: Path, folders: Mapping[str, Path]) -> None:
+        count = functools.partial(metrics.count_environments, environments)
+        self._looks = [_Look(count, metrics.environments)]
+        for name, folder in folders.items():
+            measure = functools.partial(metrics.measure_disk, name, folder)
+            self._looks.append(_Look(measure, metrics.disk_free_bytes.labels(name), metrics.disk_bytes.labels(name)))
+
+    async def observe(self) -> None:
+        """Bring it all up to date; what is not known within `_LOOK_SECONDS` is not a number until it is."""
+        await asyncio.gather(*(look.take() for look in self._looks))
+
+
+class _Look:
+    """A look at a disk, which sets ``gauges``; by one thread at a time, since a network disk may never answer."""
+
+    def __init__(self, look: Callable[[], None], *gauges: Gauge) -> None:
+        self._look = look
+        self._gauges = gauges
+        self._looking: asyncio.Future[None] | None = None
+
+    async def take(self) -> None:
+        looking = self._looking
+        if looking is None or looking.done():
+            looking = self._looking = in_background(self._look)
+        await asyncio.wait({looking}, timeout=_LOOK_SECONDS)
+        if not looking.done():
+            for gauge in self._gauges:
+                gauge.set(math.nan)
+
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 METRICS = web.AppKey("metrics", Metrics)
+OBSERVER = web.AppKey("observer", Observer)
 
 
 class CountingAccessLogger(AccessLogger):

@@ -8,7 +8,7 @@ every `LOOK_SECONDS`.
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -33,20 +33,25 @@ class Sockets:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._open: dict[Client, set[web.WebSocketResponse]] = {}
+        self._open: dict[Client, dict[web.WebSocketResponse, asyncio.Transport | None]] = {}
 
     @contextlib.contextmanager
-    def hold(self, socket: web.WebSocketResponse, client: Client) -> Iterator[None]:
-        """Count a socket of ``client`` while the context lasts; raises `TooManyRequestsError` for one too many."""
-        sockets = self._open.setdefault(client, set())
-        if len(sockets) >= self._limit:
+    def hold(
+        self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, client: Client
+    ) -> Iterator[None]:
+        """Count a socket of ``client``, whichever of its tokens it came with, while the context lasts.
+
+        Raises `TooManyRequestsError` for one too many.
+        """
+        if sum(len(held) for holder, held in self._open.items() if holder.name == client.name) >= self._limit:
             message = f"'{client.name}' holds {self._limit} sockets already; follow several topics on one"
             raise TooManyRequestsError(message, retry_after=_SOCKETS_RETRY_SECONDS)
-        sockets.add(socket)
+        sockets = self._open.setdefault(client, {})
+        sockets[socket] = transport
         try:
             yield
         finally:
-            sockets.discard(socket)
+            del sockets[socket]
             if not sockets:
                 self._open.pop(client, None)
 
@@ -54,19 +59,32 @@ class Sockets:
         """Close the sockets of clients whose token does not hold any more."""
         for client, sockets in list(self._open.items()):
             if not await access.still_holds(client):
-                reason = WSCloseCode.POLICY_VIOLATION, b"the token does not hold any more"
-                await asyncio.gather(*(_end(socket, *reason) for socket in list(sockets)))
+                await _end_each(sockets, WSCloseCode.POLICY_VIOLATION, b"the token does not hold any more")
 
     async def end_all(self) -> None:
         """Close all sockets because the server stops (RFC 6455, 7.4.1: 1001), so that clients come back later."""
-        reason = WSCloseCode.GOING_AWAY, b"the server stops"
-        await asyncio.gather(*(_end(socket, *reason) for sockets in list(self._open.values()) for socket in sockets))
+        sockets = {socket: transport for held in self._open.values() for socket, transport in held.items()}
+        await _end_each(sockets, WSCloseCode.GOING_AWAY, b"the server stops")
 
 
-async def _end(socket: web.WebSocketResponse, code: WSCloseCode, message: bytes) -> None:
-    with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):  # it is going, not open yet, or deaf
+async def _end_each(
+    sockets: Mapping[web.WebSocketResponse, asyncio.Transport | None], code: WSCloseCode, message: bytes
+) -> None:
+    ending = [_end(socket, transport, code, message) for socket, transport in sockets.items()]
+    await asyncio.gather(*ending, return_exceptions=True)  # whatever becomes of one, the others are closed
+
+
+async def _end(
+    socket: web.WebSocketResponse, transport: asyncio.Transport | None, code: WSCloseCode, message: bytes
+) -> None:
+    try:
         async with asyncio.timeout(CLOSE_SECONDS):
             await socket.close(code=code, message=message)
+    except (ConnectionError, RuntimeError):
+        pass  # it is going, or not open yet
+    except TimeoutError:
+        if transport:
+            transport.abort()  # what it does not read would keep it open
 
 
 def parse_subscriptions(query: list[tuple[str, str]]) -> dict[str, int]:
@@ -97,9 +115,12 @@ async def follow(
     socket: web.WebSocketResponse, store: Store, hub: Hub, wanted: dict[str, int], sent: Callable[[], None]
 ) -> None:
     """Send events until the client closes the socket; ``sent`` is called after each."""
-    with hub.listen(wanted) as news:
+    known: set[str] = set()
+    with hub.listen(wanted, known) as news:
         for topic_id in wanted:
             topic = await store.topic(topic_id)
+            if topic:
+                known.add(topic_id)
             subscribed = {
                 "kind": "subscribed",
                 "topic_id": topic_id,
@@ -107,7 +128,7 @@ async def follow(
                 "attempt": topic.attempt if topic else 0,
             }
             await socket.send_str(json.dumps(subscribed))
-        sender = asyncio.create_task(_send(socket, store, news, wanted, sent))
+        sender = asyncio.create_task(_send(socket, store, news, wanted, known, sent, hub.caught_up))
         reader = asyncio.create_task(_read(socket))
         try:
             await asyncio.wait((sender, reader), return_when=asyncio.FIRST_COMPLETED)
@@ -121,7 +142,13 @@ async def follow(
 
 
 async def _send(
-    socket: web.WebSocketResponse, store: Store, news: asyncio.Event, last: dict[str, int], sent: Callable[[], None]
+    socket: web.WebSocketResponse,
+    store: Store,
+    news: asyncio.Event,
+    last: dict[str, int],
+    known: set[str],
+    sent: Callable[[], None],
+    caught_up: Callable[[asyncio.Event], None],
 ) -> None:
     try:
         while True:
@@ -131,7 +158,9 @@ async def _send(
                     for event in batch:
                         await socket.send_str(event.to_json())
                         last[topic_id] = event.number
+                        known.add(topic_id)
                         sent()
+            caught_up(news)
             # Another server may have said something, and nobody here can be told.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):

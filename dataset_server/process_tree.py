@@ -39,20 +39,29 @@ def descendants() -> dict[int, list[str]]:
     return found
 
 
-def usage_of(process: int, threads: list[str]) -> tuple[str, int, int]:
-    """Bytes of memory that a process has mapped and that are there, and its CPU time with that of ended children.
+def usage_of(process: int, threads: list[str]) -> tuple[str, int]:
+    """Bytes of memory that a process has mapped and that are there.
 
     First comes the thread by which they are known: a process whose main thread has ended seems to have no memory.
     """
     for thread in (str(process), *threads):
-        fields = read(f"/proc/{thread}/stat").rpartition(b")")[2].split()
+        fields = _stat(thread)
         if fields and fields[0] not in (b"Z", b"X"):
-            return thread, int(fields[21]) * _PAGE, _ticks(fields)
-    return str(process), 0, _ticks(read(f"/proc/{process}/stat").rpartition(b")")[2].split())
+            return thread, int(fields[21]) * _PAGE
+    return str(process), 0
 
 
-def _ticks(fields: list[bytes]) -> int:
-    return sum(int(field) for field in fields[11:15])
+def ticks_of(process: int) -> tuple[bytes, int, int]:
+    """When a process started, which tells it from a later one of that number; its CPU time, and that of children which
+    it has waited for, in ticks. Nothing and zero if it has gone.
+    """
+    fields = _stat(str(process))
+    return (fields[19] if fields else b""), sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
+
+
+def _stat(task: str) -> list[bytes]:
+    """What proc_pid_stat(5) lists, from the third field on."""
+    return read(f"/proc/{task}/stat").rpartition(b")")[2].split()
 
 
 def proportional(thread: str, resident: int) -> int:

@@ -21,13 +21,16 @@ from pathlib import Path
 
 from .durable import write_file
 from .errors import EnvironmentFailedError, UnknownVersionError
+from .queue import FairQueue, Limits
 from .settings import HandlerSource, Settings
 from .sources import Resolved, ask, find_commit, list_references, resolved, understand
 
 logger = logging.getLogger(__name__)
 
-#: Questions to indexes and folders at a time, however many versions that nobody knows are asked for.
-_AT_A_TIME = 4
+#: Questions to indexes and folders at a time, in all and of one client, however many versions nobody knows it asks for.
+_AT_A_TIME = Limits(4, per_client=2)
+#: Versions that are remembered to be none; the oldest are forgotten.
+_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,14 @@ class References:
         self._root = settings.environments
         self._is_installed = is_installed
         self._known: dict[tuple[str, str], Meaning] = {}
-        self._asking: dict[tuple[str, str], asyncio.Task[Meaning]] = {}
-        self._turns = asyncio.Semaphore(_AT_A_TIME)
+        self._unknown: dict[tuple[str, str], tuple[float, str]] = {}
+        self._asking: dict[tuple[str, str, str], asyncio.Task[Meaning]] = {}
+        self._queue = FairQueue(_AT_A_TIME)
         self._listed: dict[str, Listed] = {}
         self._listing: dict[str, asyncio.Task[Listed]] = {}
 
-    async def resolve(self, name: str, source: HandlerSource, version: str) -> Resolved:
-        """What ``version`` of the dataset ``name`` means now; many callers share one question.
+    async def resolve(self, name: str, source: HandlerSource, version: str, client: str = "") -> Resolved:
+        """What ``version`` of the dataset ``name`` means now; many callers share one question, in their client's turn.
 
         Raises `UnknownVersionError`, or `EnvironmentFailedError` if nobody answers and nothing is known.
         """
@@ -72,12 +76,18 @@ class References:
         key = (source.source, asked.spelling)
         known = self._known.get(key)
         if known is None or time.monotonic() > known.until:
-            task = self._asking.get(key)
+            self._refuse_unknown(key)
+            task = self._asking.get((*key, client))
             if task is None:
-                task = self._asking[key] = asyncio.create_task(self._find_out(name, source, version))
-                task.add_done_callback(lambda _: self._asking.pop(key, None))
+                task = self._asking[*key, client] = asyncio.create_task(self._find_out(name, source, version, client))
+                task.add_done_callback(lambda _: self._asking.pop((*key, client), None))
             known = await asyncio.shield(task)
         return resolved(name, source, known.meaning, None if known.is_fresh else known.found)
+
+    def _refuse_unknown(self, key: tuple[str, str]) -> None:
+        until, message = self._unknown.get(key, (0.0, ""))
+        if message and time.monotonic() <= until:
+            raise UnknownVersionError(message)
 
     def forget(self, source: HandlerSource, version: str) -> None:
         """Ask anew next time: something that relied on this meaning has failed."""
@@ -86,14 +96,15 @@ class References:
         if source.kind == "git":
             self._listed.pop(source.git[0], None)
 
-    async def _find_out(self, name: str, source: HandlerSource, version: str) -> Meaning:
+    async def _find_out(self, name: str, source: HandlerSource, version: str, client: str) -> Meaning:
         asked = understand(source, version)
         file = self._file(source, asked.spelling)
         recorded = await asyncio.to_thread(_read, file)
         if recorded and not asked.moves:
             known = Meaning(*recorded, until=float("inf"))
         else:
-            known = await self._ask(name, source, version, moves=asked.moves, recorded=recorded)
+            known = await self._ask(name, source, version, client, recorded)
+        self._known[source.source, asked.spelling] = known
         if known.is_fresh and (recorded is None or recorded[0] != known.meaning):
             if recorded:
                 logger.info("%s: version %s means %s now, before %s", name, version, known.meaning, recorded[0])
@@ -101,20 +112,22 @@ class References:
         elif known.is_fresh and asked.moves:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(os.utime, file)
-        self._known[source.source, asked.spelling] = known
         return known
 
     async def _ask(
-        self, name: str, source: HandlerSource, version: str, *, moves: bool, recorded: tuple[str, float] | None
+        self, name: str, source: HandlerSource, version: str, client: str, recorded: tuple[str, float] | None
     ) -> Meaning:
-        lasts = self._settings.reference_seconds if moves else float("inf")
+        asked = understand(source, version)
+        lasts = self._settings.reference_seconds if asked.moves else float("inf")
         try:
             if source.kind == "git":
                 listed = await self._list(source)
                 return Meaning(find_commit(version, listed.found), time.time(), listed.until)
-            timeout = self._settings.install_timeout
-            async with self._turns:
-                meaning = await ask(source, version, self._settings.python, self._root, timeout)
+            async with self._queue.turn(self._queue.join(client=client)):
+                known = self._known.get((source.source, asked.spelling))
+                if known and time.monotonic() <= known.until:
+                    return known  # another client has asked meanwhile
+                meaning = await self._ask_now(source, version, asked.spelling)
         except EnvironmentFailedError as error:
             if recorded is None or not await self._is_installed(resolved(name, source, recorded[0])):
                 raise
@@ -125,6 +138,19 @@ class References:
             )  # fmt: skip
             return Meaning(*recorded, time.monotonic() + lasts, is_fresh=False)
         return Meaning(meaning, time.time(), time.monotonic() + lasts)
+
+    async def _ask_now(self, source: HandlerSource, version: str, spelling: str) -> str:
+        """The answer of an index or a folder; that there is no such version is remembered for a short while, too."""
+        key, timeout = (source.source, spelling), self._settings.install_timeout
+        self._refuse_unknown(key)
+        try:
+            return await ask(source, version, self._settings.python, self._root, timeout)
+        except UnknownVersionError as fault:
+            self._unknown.pop(key, None)
+            self._unknown[key] = time.monotonic() + self._settings.reference_seconds, str(fault)
+            if len(self._unknown) > _REMEMBERED:
+                del self._unknown[next(iter(self._unknown))]
+            raise
 
     async def _list(self, source: HandlerSource) -> Listed:
         """The tags and branches of a repository, as they were a short while ago at most; many callers share a list."""

@@ -8,13 +8,14 @@ import base64
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from .background import in_thread_to_the_end
+from .durable import remove_tree
 from .errors import EnvironmentFailedError, UnknownVersionError
 from .installer_faults import disk_failed, installer_failed
 from .lease import leased
@@ -84,7 +85,7 @@ class Repository:
         """Bring the mirror up to date; a commit that no tag or branch leads to is asked for by itself."""
         try:
             if not (self.mirror / "HEAD").is_file():
-                shutil.rmtree(self.mirror, ignore_errors=True)
+                await in_thread_to_the_end(remove_tree, self.mirror)
                 made = await self._git("init", "--quiet", "--bare", "--template=", str(self.mirror))
                 if made.status != 0:
                     raise installer_failed("git cannot keep a mirror", made, self.root)
@@ -96,7 +97,7 @@ class Repository:
         if fetched.status != 0:
             fault = installer_failed("git cannot fetch the repository", fetched, self.root)
             if not fault.retryable:
-                shutil.rmtree(self.mirror, ignore_errors=True)  # it may be the mirror that is broken
+                await in_thread_to_the_end(remove_tree, self.mirror)  # it may be the mirror that is broken
             raise fault
         if not await self._has(commit):
             alone = await self._git(*fetch, f"+{commit}:refs/asked/{commit}")
@@ -114,8 +115,10 @@ class Repository:
         if copied.status == 0:
             copied = await self._git(*inside, "rev-parse", "--verify", "HEAD")
         if copied.status != 0 or copied.output.strip() != commit:
-            shutil.rmtree(self.mirror, ignore_errors=True)  # it has rotted, or its disk is full: the next one is new
-            raise installer_failed("the mirror of the repository does not give the commit away", copied, self.root)
+            fault = installer_failed("the mirror of the repository does not give the commit away", copied, self.root)
+            # It has rotted, or its disk is full: the next one is new.
+            await in_thread_to_the_end(remove_tree, self.mirror)
+            raise fault
 
     @property
     def _address(self) -> str:

@@ -5,7 +5,9 @@ is published. Sharing blocks between the two (reflinks) would need a file system
 block borders, which would make other archives than today's.
 """
 
+import contextlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +93,17 @@ def extrapolated(planned: Mapping[str, int], sealed: Mapping[str, int]) -> int |
     """How large an archive will be, from its ``planned`` samples and the ``sealed`` bytes of some shards, if any."""
     samples = sum(planned.get(file, 0) for file in sealed)
     return math.ceil(sum(sealed.values()) * sum(planned.values()) / samples) if samples else None
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of the files right in a folder that others may be writing to; 0 if there is none."""
+    found = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_file(follow_symlinks=False):
+                    found += entry.stat(follow_symlinks=False).st_size
+    return found
 
 
 def bytes_to_keep_free(setting: int | None, disk_bytes: int) -> int:

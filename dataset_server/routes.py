@@ -98,8 +98,9 @@ TABLE: tuple[Route, ...] = (
         f"{_DATASET}/cancel",
         api.cancel_dataset,
         "request",
-        "End the making of a dataset for all who wait for it; where others do, this needs the role 'admin'.",
-        {200: answers.DatasetSummary},
+        "End the making of a dataset, or by its topic's id a request that has none yet, for all who wait for it; where "
+        "others do, this needs the role 'admin'.",
+        {200: answers.CancelAnswer},
         faults=(errors.NotFoundError, errors.WrongStateError),
     ),
     Route(

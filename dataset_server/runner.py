@@ -10,13 +10,16 @@ import errno
 import json
 import os
 import signal
+import stat
 import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
+from .background import in_background
 from .confinement import Confinement, calls, rules
 from .errors import ConfigRefusedError, HandlerFaultError
 from .handler_events import Described, Fault, Finished, HandlerEvent, Planned, Progress, parse_event
@@ -47,7 +50,8 @@ _WORKERS_EVENTS_A_SECOND: Final = 1 << 10
 _LOG_A_SECOND: Final = 1 << 20
 _TURN: Final = 64 << 10
 _LEAVING_SECONDS: Final = 2.0
-_OURS_TO_READ: Final = {"plan", "sealed", "dataset"}
+_OURS_TO_READ: Final = ("plan", "sealed", "dataset")
+_MOST_FILES: Final = 1_000_000
 
 _BREACHES: Final = {
     "memory": "handler_out_of_memory",
@@ -102,7 +106,7 @@ async def run_command(
                 await handler.end()
                 await asyncio.wait((collecting,), timeout=1)
                 answer = _judge(final, report, command)
-                await asyncio.to_thread(refuse_links, folder)
+                await in_background(refuse_links, folder)
                 return answer  # noqa: TRY300 - what it left must be looked at inside
             except HandlerFaultError as error:
                 await asyncio.wait((collecting,), timeout=0.2)
@@ -116,7 +120,8 @@ async def run_command(
                     collecting.cancel()
                     await asyncio.gather(collecting, return_exceptions=True)
     finally:
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what the handler put in its place goes with the folder
+            file.unlink()
 
 
 async def _start(
@@ -156,7 +161,7 @@ async def _hear(
                 return final, await handler.report()
     except TimeoutError:
         if final is None:
-            message = f"the handler did not {command} within {timeout:g} s"
+            message = f"the handler did not {command} within {timeout:g} s, the server's {command}_timeout"
             raise HandlerFaultError("handler_timeout", message) from None
         return final, None
 
@@ -198,6 +203,8 @@ async def _listen(
     patience: float | None = None
     while line := await _read_line(stream, patience):
         await allowance.take(len(line))
+        if not line.endswith(b"\n"):
+            return None  # it was ended while it spoke, which is told by how it ended
         event = parse_event(line)
         if isinstance(event, _FINAL):
             return event  # and not to the end: whatever it left running may hold the pipe open for ever
@@ -216,7 +223,8 @@ async def _read_line(stream: asyncio.StreamReader, patience: float | None) -> by
         message = f"the handler printed a line of more than {_MAX_LINE} bytes"
         raise HandlerFaultError("handler_protocol", message) from None
     except TimeoutError:
-        raise HandlerFaultError("handler_timeout", f"the handler made no progress for {patience:g} s") from None
+        message = f"the handler made no progress for {patience:g} s, the server's stall_timeout"
+        raise HandlerFaultError("handler_timeout", message) from None
 
 
 def _judge(final: HandlerEvent | None, report: Report | None, command: str) -> HandlerEvent:
@@ -246,21 +254,33 @@ def refuse_links(work: Path) -> None:
     """Raise `HandlerFaultError` where a handler that has gone left more than folders and plain files for us to read.
 
     A link could lead to what the handler must not see, and we would publish it; reading a pipe would never end. Neither
-    may it leave what cannot be looked at, such as a path that is too long.
+    may it leave what cannot be looked at, such as a path that is too long, or more than there is use for.
     """
+    waiting: list[str | Path] = []
+    count = 0
     try:
-        with os.scandir(work) as found:
-            waiting = [entry for entry in found if entry.name in _OURS_TO_READ]
+        for path in (work / name for name in _OURS_TO_READ):
+            with contextlib.suppress(FileNotFoundError):
+                _require(stat.S_ISDIR(path.lstat().st_mode), path.name)
+                waiting.append(path)
         while waiting:
-            entry = waiting.pop()
-            if entry.is_dir(follow_symlinks=False):
-                with os.scandir(entry) as found:
-                    waiting += found
-            elif not entry.is_file(follow_symlinks=False) or entry.name in _OURS_TO_READ:
-                raise HandlerFaultError("handler_protocol", f"what the handler made as '{entry.name}' is no plain file")
+            with os.scandir(waiting.pop()) as found:
+                for entry in found:
+                    count += 1
+                    if count > _MOST_FILES:
+                        raise HandlerFaultError("handler_protocol", f"the handler made more than {_MOST_FILES} files")
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        _require(entry.is_file(follow_symlinks=False), entry.name)
     except OSError as error:
         message = f"what the handler made cannot be looked at: {error.strerror}"
         raise HandlerFaultError("handler_protocol", message) from error
+
+
+def _require(is_plain: bool, name: str) -> None:
+    if not is_plain:
+        raise HandlerFaultError("handler_protocol", f"what the handler made as '{name}' is no plain file")
 
 
 def _ending(report: Report | None) -> str:
@@ -337,16 +357,18 @@ class _Log:
                     written += len(chunk)
                     with contextlib.suppress(OSError):  # a full disk: the handler must be read all the same
                         file.write(chunk)
-                        file.flush()
                 await allowance.take(len(chunk))
 
 
-def _open_log(path: Path) -> IO[bytes]:
-    """A handler's earlier command may have left a link in the log's place, or a pipe: neither is followed."""
+def _open_log(path: Path) -> FileIO:
+    """Unbuffered, so that closing it writes nothing that a full disk would refuse.
+
+    A handler's earlier command may have left a link in the log's place, or a pipe: neither is followed.
+    """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         if path.is_symlink() or path.is_fifo():
             path.unlink()
-        return os.fdopen(os.open(path, flags, 0o644), "ab")
+        return FileIO(os.open(path, flags, 0o644), "a")
     except OSError:
-        return open(os.devnull, "ab")  # noqa: PTH123
+        return FileIO(os.devnull, "a")

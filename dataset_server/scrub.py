@@ -21,7 +21,7 @@ from .store.schema import Shard
 _CHUNK = 1 << 20
 #: What a disk or file system says of data it cannot give back, some of them on Linux only, and of what is no file. Any
 #: other failure – too many open files, no memory, no right – may pass, and says nothing of the archive.
-_ROT = frozenset(
+ROT = frozenset(
     getattr(errno, name, errno.EIO) for name in ("EIO", "EUCLEAN", "EBADMSG", "ENODATA", "EILSEQ", "EISDIR")
 )
 
@@ -74,7 +74,7 @@ def read_again(
     except FileNotFoundError:
         return Finding("archive_missing", f"{path.name} is not there any more")
     except OSError as error:
-        if error.errno not in _ROT:
+        if error.errno not in ROT:
             raise
         return Finding("archive_rotten", f"{path.name} cannot be read: {error.strerror} at byte {position}")
     if position == size and whole.hexdigest() == sha256:

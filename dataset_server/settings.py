@@ -1,6 +1,7 @@
 """The server's settings: read once; the command line wins over the environment, which wins over a TOML file.
 
-Environment variables are called ``DATASET_SERVER_<SETTING>``. In TOML, each dataset has a table::
+Environment variables are called ``DATASET_SERVER_<SETTING>``; one that no setting has is refused. In TOML, each dataset
+has a table::
 
     [handlers.flowers]
     source = "git+https://example.org/flowers.git@{version}#subdirectory=handlers"
@@ -30,6 +31,10 @@ from sqlalchemy.exc import ArgumentError
 from dataset_client.protocol import DEFAULT_PORT, NAME_PATTERN
 
 from .logs import LogFormat, LogLevel
+
+_PREFIX = "DATASET_SERVER_"
+#: The client's: its process may be the parent of a server.
+_NOT_OURS = frozenset({"DATASET_SERVER_URL"})
 
 BUILT_IN = ("coco", "duts", "composite", "cutouts", "mattes", "logos")
 
@@ -106,7 +111,7 @@ def three_quarters_of_memory() -> ByteSize:
 class Settings(BaseSettings):
     """Every setting, with what it means; frozen."""
 
-    model_config = SettingsConfigDict(env_prefix="DATASET_SERVER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
     raw_root: Path = Field(description="Folder of the raw data: one folder per raw dataset. Never written to.")
     data_dir: Path = Field(description="Folder for everything the server keeps: database, archives, environments.")
@@ -156,11 +161,14 @@ class Settings(BaseSettings):
     cancel_unwatched_seconds: Seconds | None = Field(
         None, description="Seconds without anybody listening or asking after which a build is cancelled."
     )
-    install_timeout: Seconds = Field(900, description="Seconds an installation may take.")
+    install_timeout: Seconds = Field(
+        900, description="Seconds each step of an installation may take: one call of uv or git."
+    )
     reference_seconds: float = Field(
         60,
         ge=0,
-        description="Seconds for which the meaning of a tag, a branch, `latest` or a source folder is remembered.",
+        description="Seconds for which the meaning of a tag, a branch, `latest` or a source folder is remembered, "
+        "and that there is no such version.",
     )
     environments_unused_days: float = Field(
         30, ge=1, description="Days after which an environment that nobody used is removed."
@@ -238,8 +246,19 @@ class Settings(BaseSettings):
     connections_per_address: int = Field(
         4096, ge=1, description="Connections one address may hold; trusted proxies may hold any number."
     )
-    sockets_per_client: int = Field(4096, ge=1, description="Notification sockets one client may hold.")
+    sockets_per_client: int = Field(
+        4096, ge=1, description="Notification sockets one client may hold, with all its tokens together."
+    )
     audit_days: float = Field(365, gt=0, description="Days for which it is kept who asked for what.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _variables_are_settings(cls, given: Any) -> Any:
+        known = {*_NOT_OURS, *(f"{_PREFIX}{name}".upper() for name in cls.model_fields)}
+        ours = (name for name in os.environ if name.upper().startswith(_PREFIX))
+        if unknown := sorted(name for name in ours if name.upper() not in known):
+            raise ValueError(f"the environment has {', '.join(unknown)}, but no setting is called so")
+        return given
 
     @field_validator("raw_root", "data_dir", "environments_dir")
     @classmethod

@@ -95,13 +95,12 @@ def find_commit(version: str, found: Mapping[str, str]) -> str:
 def _ask_folder(source: HandlerSource, version: str) -> str:
     try:
         declared = declared_version(source.path)
-        digest = digest_folder(source.path)
+        wanted = same_release(version) or version
+        if version not in (LATEST, declared) and wanted != same_release(declared):
+            raise UnknownVersionError(f"this handler is served at version {declared} only; ask for that")
+        return f"{declared}+{digest_folder(source.path)}"
     except (OSError, ValueError) as error:
         raise EnvironmentFailedError(f"the handler's source folder cannot be read: {error}") from error
-    wanted = same_release(version) or version
-    if version not in (LATEST, declared) and wanted != same_release(declared):
-        raise UnknownVersionError(f"this handler is served at version {declared} only; ask for that")
-    return f"{declared}+{digest}"
 
 
 def resolved(name: str, source: HandlerSource, meaning: str, last_known: float | None = None) -> Resolved:

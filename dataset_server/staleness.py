@@ -25,6 +25,7 @@ What a handler reads past `read_raw`, or a handler that is not ours reads at all
 archives from before there were any. Such datasets are never stale.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -95,8 +96,9 @@ def changed_since_begun(raw_root: Path, work: Path) -> str | None:
             if _touched_since(began, found):
                 return path
         except _GONE:
-            if not _is_away(raw_root, path):
-                return path
+            with contextlib.suppress(OSError):
+                if not _is_away(raw_root, path):
+                    return path
         except OSError:
             continue  # nobody knows now; the build that goes on will meet it
     return None

@@ -33,7 +33,7 @@ import signal
 import sys
 import time
 
-from .process_tree import clear_shared, descendants, proportional, read, shared_files, usage_of
+from .process_tree import clear_shared, descendants, proportional, read, shared_files, ticks_of, usage_of
 from .restraint import restrain
 
 TYPE_CHECKING = False
@@ -109,6 +109,8 @@ class _Watch:
         self._limits = limits
         self._next = 0.0
         self._next_exact = 0.0
+        self._seen: dict[tuple[int, bytes], int] = {}
+        self._gone = 0
         self._idle = all(limits[name] is None for name in ("memory", "cpu_time", "processes", "threads", "disk_free"))
         # A disk that is all but full already is not the program's doing, as long as it leaves half of that.
         self._disk_free = min(limits["disk_free"] or 0, _disk_free() // 2)
@@ -126,20 +128,39 @@ class _Watch:
             return "processes"
         if limits["disk_free"] is not None and _disk_free() < self._disk_free:
             return "disk"
+        if limits["cpu_time"] is not None and self._cpu_time(list(tree)) > limits["cpu_time"]:
+            return "cpu_time"
+        if limits["memory"] is None:
+            return None
         usage = [usage_of(process, threads) for process, threads in tree.items()]
-        if limits["cpu_time"] is not None:
-            ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # children of ours that were reaped
-            spent = sum(ticks for _, _, ticks in usage) / _TICKS + ended.ru_utime + ended.ru_stime
-            if spent > limits["cpu_time"]:
-                return "cpu_time"
-        if limits["memory"] is not None and sum(resident for _, resident, _ in usage) > limits["memory"]:
-            if now < self._next_exact:
-                return None
-            exact = sum(proportional(thread, resident) for thread, resident, _ in usage)
+        if sum(resident for _, resident in usage) > limits["memory"] and now >= self._next_exact:
+            exact = sum(proportional(thread, resident) for thread, resident in usage)
             self._next_exact = time.monotonic() + _EXACT_INTERVAL
             if exact > limits["memory"]:
                 return "memory"
         return None
+
+    def _cpu_time(self, tree: list[int]) -> float:
+        """Seconds that the tree has used, at least.
+
+        Those who have gone are counted by whoever waited for them, and by what was last seen of each: the kernel counts
+        children nowhere whose parent ignores SIGCHLD.
+        """
+        reaped = resource.getrusage(resource.RUSAGE_CHILDREN)  # children of ours
+        seen: dict[tuple[int, bytes], int] = {}
+        waited_for = 0
+        for process in tree:
+            started, own, children = ticks_of(process)
+            seen[process, started] = own
+            waited_for += children
+        for process, before in self._seen.keys() - seen.keys():
+            started, own, _ = ticks_of(process)
+            if started == before:  # not gone, but missed: who changes parents may be
+                seen[process, started] = own
+        self._gone += sum(own for key, own in self._seen.items() if key not in seen)
+        self._seen = seen
+        live = sum(seen.values())
+        return max((live + waited_for) / _TICKS + reaped.ru_utime + reaped.ru_stime, (live + self._gone) / _TICKS)
 
 
 def _disk_free() -> int:

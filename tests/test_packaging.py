@@ -17,7 +17,7 @@ from tests.support import ROOT
 def build_wheel(folder, out) -> set[str]:
     """Names in the wheel of a copy of ``folder``."""
     copy = out / "copy"
-    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".venv", ".git", "demo-output", ".*_cache")
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*", "demo-output")
     shutil.copytree(folder, copy, ignore=ignored)
     command = [find_uv_bin(), "build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable]
     subprocess.run([*command, "--out-dir", str(out), str(copy)], check=True, capture_output=True)

@@ -50,5 +50,8 @@ def run(options: argparse.Namespace) -> int:
     size = sum(file.bytes for file in files.values())
     print(f"{options.target}: {len(files)} files, {size} bytes; {len(made.manifest.left_out)} archives are not in it")
     for dataset_id in made.rotten:
-        print(f"dataset-server: the archive of {dataset_id} is not what it was; it was left out", file=sys.stderr)
+        print(
+            f"dataset-server: the archive of {dataset_id} is not what it was, or cannot be read; it was left out",
+            file=sys.stderr,
+        )
     return 1 if made.rotten else 0

@@ -40,16 +40,18 @@ def run(options: argparse.Namespace) -> int:
 
 async def _scrub(settings: Settings) -> int:
     database = Database(settings.database)
+    cache = Cache(settings, database, Metrics.create())
     sound = unsound = 0
     try:
         await database.join()
-        async for dataset, finding in Cache(settings, database, Metrics.create()).scrub_all():
+        async for dataset, finding in cache.scrub_all():
             if finding is None:
                 sound += 1
             else:
                 unsound += 1
                 print(f"{dataset.dataset_id}: {finding.message}")
     finally:
+        await cache.close()  # ends the reading under way, for which this process would stay else
         await database.close()
     print(f"{sound} archives are sound, {unsound} are not")
     return 1 if unsound else 0

@@ -30,6 +30,10 @@ Every setting can also be given as an environment variable, DATASET_SERVER_<SETT
 SIGTERM or Ctrl-C stops it; unfinished builds go on at the next start. "dataset-server check" finds what would not work.
 """
 
+_DATABASE_REMEDY = """\
+"dataset-server check" looks at it; if it is damaged, move the data folder aside and restore the last backup
+(docs/operations.md)."""
+
 
 def add_parser(commands: Commands) -> None:
     """Add the command."""
@@ -50,7 +54,11 @@ def run(options: argparse.Namespace) -> int:
     except OpenToEveryoneError as error:
         print(f"dataset-server: {error}", file=sys.stderr)
         return 2
-    except (OSError, AlreadyServedError, SchemaTooNewError, SQLAlchemyError, ImportError) as error:
+    except SQLAlchemyError as error:
+        print(f"dataset-server: cannot start: the database: {getattr(error, 'orig', None) or error}", file=sys.stderr)
+        print(_DATABASE_REMEDY, file=sys.stderr)
+        return 1
+    except (OSError, AlreadyServedError, SchemaTooNewError, ImportError) as error:
         print(f"dataset-server: cannot start: {error}", file=sys.stderr)
         return 1
     return 0

@@ -59,12 +59,15 @@ class Audit:
         self._flusher = asyncio.create_task(self._run(), name="audit")
 
     async def close(self) -> None:
-        """Stop, and write what still waits."""
+        """Stop, and write what still waits; the log counts what the database refuses."""
         if self._flusher:
             self._flusher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._flusher
-        await self.flush()
+        try:
+            await self.flush()
+        except SQLAlchemyError:
+            logger.exception("the audit lacks %d entries: the database refuses them", len(self._waiting))
 
     async def note(self, client: str, action: str, subject: str, detail: dict[str, Any] | None = None) -> None:
         """Note one of many: that ``client`` does ``action`` to ``subject``; it is written within a second.

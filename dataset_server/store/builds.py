@@ -5,6 +5,7 @@ ended – nothing changes, and `LeaseLostError` is raised.
 """
 
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,6 +30,9 @@ from .schema import (
     shards,
     topics,
 )
+
+#: Bits of the fence that a dataset begins with.
+_FENCE_BITS = 48
 
 
 class LeaseLostError(Exception):
@@ -79,7 +83,8 @@ class BuildStore:
     async def start(self, wanted: Wanted, seen: Dataset | None, owner: str, until: float) -> Dataset | None:
         """Claim a new attempt of a dataset that nobody makes; None if it is not any more as it was ``seen``.
 
-        An archive that is there stays, as a revision, until it is replaced.
+        An archive that is there stays, as a revision, until it is replaced. A new dataset begins with a fence of its
+        own: one that was deleted and is asked for again must not be taken for the one of before.
         """
         async with self._database.writing() as db:
             where = datasets.c.dataset_id == wanted.dataset_id
@@ -90,11 +95,10 @@ class BuildStore:
             lease = {"lease_owner": owner, "lease_until": until, "tries": 0, "not_before": None, "crashes": 0}
             turn = {"state": "queued", "client": wanted.client, "priority": wanted.priority}
             if now is None:
-                identity = {"dataset_id": wanted.dataset_id, "dataset_name": wanted.dataset_name}
+                identity: dict[str, Any] = {"dataset_id": wanted.dataset_id, "dataset_name": wanted.dataset_name}
                 identity |= {"resolved_version": wanted.resolved_version, "config": wanted.config}
-                await db.execute(
-                    insert(datasets).values(**identity, **turn, **lease, attempt=1, fence=1, created_at=time.time())
-                )
+                identity |= {"attempt": 1, "fence": secrets.randbits(_FENCE_BITS), "created_at": time.time()}
+                await db.execute(insert(datasets).values(**identity, **turn, **lease))
             else:
                 if now.state == "ready":
                     await _supersede(db, now)
@@ -108,10 +112,10 @@ class BuildStore:
     async def claim(self, seen: Dataset, owner: str, until: float) -> Dataset | None:
         """Take over a build that its owner has left; None if its lease is not any more as it was ``seen``.
 
-        It waits for its turn again. An owner that was at it and has not given it back is counted: it may have gone down
-        because of it.
+        It waits for its turn again. Another owner that was at it and has not given it back is counted: it may have gone
+        down because of it.
         """
-        crashed = seen.lease_owner is not None and seen.state != "queued"
+        crashed = seen.lease_owner not in (None, owner) and seen.state != "queued"
         async with self._database.writing() as db:
             changed = await db.execute(
                 update(datasets)
@@ -173,14 +177,15 @@ class BuildStore:
             return list((await db.execute(wanted)).scalars())
 
     async def askers_of(self, dataset: Dataset) -> set[str]:
-        """The clients whose requests a dataset is, or last was, made for."""
+        """The clients whose requests a dataset is, or last was, made for, and who had it made once more."""
         asked = topics.c.dataset_id == dataset.dataset_id
         if dataset.is_active:
             asked &= topics.c.state.in_(ACTIVE)
         began = select(topics.c.client).where(asked)
         joined = select(askers.c.client).join(topics, topics.c.topic_id == askers.c.topic_id).where(asked)
         async with self._database.reading() as db:
-            return set((await db.execute(began.union(joined))).scalars()) or {dataset.client}
+            found = set((await db.execute(began.union(joined))).scalars())
+        return found | {dataset.client} if dataset.is_active or not found else found
 
     async def active_builds(self, client: str) -> int:
         """How many datasets are being made in a client's turn."""
@@ -210,12 +215,12 @@ class BuildStore:
             await db.execute(delete(shards).where(shards.c.dataset_id == lease.dataset_id))
 
     async def seal_shard(self, lease: Lease, shard: Shard) -> list[str]:
-        """Note a sealed shard once, and tell the topics of its dataset."""
+        """Note a sealed shard, and tell the topics of its dataset; nothing if the very same was noted before."""
         async with self._database.writing() as db:
             await _hold(db, lease)
             same = (shards.c.dataset_id == shard.dataset_id, shards.c.file == shard.file)
-            known = (await db.execute(select(shards.c.sha256).where(*same))).scalar()
-            if known == shard.sha256:
+            known = (await db.execute(select(shards).where(*same))).one_or_none()
+            if known and Shard(**known._mapping) == shard:
                 return []
             await db.execute(delete(shards).where(*same))
             await db.execute(insert(shards).values(**vars(shard)))

@@ -51,9 +51,12 @@ _T = TypeVar("_T")
 _EXPERIENCE = 20
 _PATHS_AT_A_TIME = 500
 #: Whether a row of ``revisions`` is its dataset's own archive: one that is being made anew, or whose rebuild failed.
-_IS_CURRENT = exists().where(
+IS_CURRENT = exists().where(
     datasets.c.dataset_id == revisions.c.dataset_id, datasets.c.revision == revisions.c.revision
 )
+_ENDED = ("failed", "cancelled")
+#: Whether a dataset has an archive that a rebuild, which came to nothing, was to take the place of.
+_HAS_KEPT = and_(datasets.c.state.in_(_ENDED), IS_CURRENT)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class CacheStore:
             .where(revisions.c.revision == datasets.c.revision, datasets.c.state.not_in(ACTIVE))
         )
         used = func.coalesce(revisions.c.last_used_at, revisions.c.superseded_at)
-        earlier = select(revisions.c.dataset_id, revisions.c.revision, revisions.c.bytes, used).where(~_IS_CURRENT)
+        earlier = select(revisions.c.dataset_id, revisions.c.revision, revisions.c.bytes, used).where(~IS_CURRENT)
         async with self._database.reading() as db:
             rows = [*await db.execute(ready), *await db.execute(of_failed)]
             superseded = list(await db.execute(earlier))
@@ -132,7 +135,7 @@ class CacheStore:
     async def superseded(self, before: float) -> list[tuple[str, int]]:
         """Archives that a newer one has taken the place of, and nobody has used since ``before``."""
         used = func.coalesce(revisions.c.last_used_at, revisions.c.superseded_at)
-        unread = and_(used < before, revisions.c.superseded_at < before, ~_IS_CURRENT)
+        unread = and_(used < before, revisions.c.superseded_at < before, ~IS_CURRENT)
         async with self._database.reading() as db:
             rows = await db.execute(select(revisions.c.dataset_id, revisions.c.revision).where(unread))
             return [(row.dataset_id, row.revision) for row in rows]
@@ -140,8 +143,8 @@ class CacheStore:
     async def offer(self, dataset_id: str, revision: int | None = None, file: str | None = None) -> Offer | None:
         """What there is of a dataset: its archive of a ``revision``, its own by default, and the shard ``file``.
 
-        Without a revision, the shards of a build come before those of the archive it is to take the place of. None if
-        there is no such dataset.
+        Without a revision, the shards of a build at work come before those of the archive it is to take the place of.
+        None if there is no such dataset.
         """
         number = literal(revision) if revision is not None else datasets.c.revision
         # One statement: whatever is published meanwhile, all it returns is from one moment.
@@ -191,33 +194,31 @@ class CacheStore:
         """Give up an archive, named by dataset and revision, before its file goes; False if that may not be.
 
         It may if it was not used since ``before``, and is neither pinned nor to be made anew now. With ``made``, an
-        archive that has rotted goes in any case, provided it is the one that was published then.
+        archive that has rotted goes in any case, provided that its dataset was published, or failed to be made anew,
+        then.
         """
         dataset_id, revision = candidate
         used = func.coalesce(revisions.c.last_used_at, revisions.c.superseded_at)
-        kept = exists().where(
-            datasets.c.dataset_id == dataset_id,
-            datasets.c.revision == revision,
-            or_(datasets.c.pinned, datasets.c.state.in_(ACTIVE)),
-        )
-        ready = (
-            datasets.c.dataset_id == dataset_id,
-            datasets.c.revision == revision,
-            datasets.c.state == "ready",
-        )
-        may_go: tuple[ColumnElement[bool], ...] = (
-            datasets.c.pinned.is_(False),
-            func.coalesce(datasets.c.last_used_at, datasets.c.finished_at, 0) <= before,
-        )
+        own = datasets.c.dataset_id == dataset_id, datasets.c.revision == revision
+        kept = revisions.c.dataset_id == dataset_id, revisions.c.revision == revision
+        may_go: tuple[ColumnElement[bool], ...]
+        kept_may_go: tuple[ColumnElement[bool], ...]
+        if made is None:
+            may_go = (
+                datasets.c.pinned.is_(False),
+                func.coalesce(datasets.c.last_used_at, datasets.c.finished_at, 0) <= before,
+            )
+            stays = exists().where(*own, or_(datasets.c.pinned, datasets.c.state.in_(ACTIVE)))
+            kept_may_go = used <= before, ~stays
+        else:
+            may_go = (datasets.c.finished_at == made,)
+            kept_may_go = (exists().where(*own, datasets.c.state.in_(_ENDED), *may_go),)
         async with self._database.writing() as db:
-            if made is None:
-                where = revisions.c.dataset_id == dataset_id, revisions.c.revision == revision, used <= before, ~kept
-                if (await db.execute(delete(revisions).where(*where))).rowcount:
-                    return True
-            else:
-                may_go = (datasets.c.finished_at == made,)
+            if (await db.execute(delete(revisions).where(*kept, *kept_may_go))).rowcount:
+                return True
             values = {"state": "evicted", "error": json.dumps(reason)}
-            changed = await db.execute(update(datasets).where(*ready, *may_go).values(**values))
+            ready = *own, datasets.c.state == "ready", *may_go
+            changed = await db.execute(update(datasets).where(*ready).values(**values))
             return bool(changed.rowcount)
 
     async def note_uses(self, uses: Mapping[tuple[str, int], Use]) -> None:
@@ -334,14 +335,19 @@ class CacheStore:
     async def due_for_scrub(self, before: float, but: Collection[str] = ()) -> Dataset | None:
         """The dataset whose archive was not read again for longest, if not since ``before``; none of those in ``but``.
 
-        Archives that a newer one has taken the place of are not looked at: they are gone within hours.
+        Archives that a newer one has taken the place of, or is about to, are not looked at: they are gone within hours.
         """
-        where = datasets.c.state == "ready", datasets.c.checked_at < before, datasets.c.dataset_id.not_in(but)
-        return await self._first(select(*DATASET_COLUMNS).where(*where).order_by(datasets.c.checked_at))
+        waits = datasets.c.checked_at < before, datasets.c.dataset_id.not_in(but)
+        found = [  # one query for both would sort all that wait
+            await self._first(select(*DATASET_COLUMNS).where(has_archive, *waits).order_by(datasets.c.checked_at))
+            for has_archive in (datasets.c.state == "ready", _HAS_KEPT)
+        ]
+        return min((due for due in found if due), key=lambda due: due.checked_at or 0.0, default=None)
 
     async def next_ready(self, after: str) -> Dataset | None:
-        """The next dataset with an archive in the order of ids."""
-        query = select(*DATASET_COLUMNS).where(datasets.c.state == "ready", datasets.c.dataset_id > after)
+        """The next dataset with an archive in the order of ids, but for those that are being made anew."""
+        has_archive = or_(datasets.c.state == "ready", _HAS_KEPT)
+        query = select(*DATASET_COLUMNS).where(has_archive, datasets.c.dataset_id > after)
         return await self._first(query.order_by(datasets.c.dataset_id))
 
     async def _first(self, query: Select[Any]) -> Dataset | None:
@@ -357,11 +363,15 @@ class CacheStore:
             await db.execute(update(datasets).where(*where).values(checked_at=at))
 
     async def shards_of(self, dataset_id: str) -> list[Shard]:
-        """The shards of a dataset that was published, in order."""
+        """The shards of a dataset's own archive, in order."""
         where = shards.c.dataset_id == dataset_id, shards.c.offset.is_not(None)
+        kept = select(revisions.c.shards).where(revisions.c.dataset_id == dataset_id, IS_CURRENT)
         async with self._database.reading() as db:
             rows = await db.execute(select(shards).where(*where).order_by(shards.c.number))
-            return [Shard(**row._mapping) for row in rows]
+            found = [Shard(**row._mapping) for row in rows]
+            if not found:
+                found = [Shard(**shard) for shard in json.loads((await db.execute(kept)).scalar() or "[]")]
+            return found
 
     # -- the ledger of raw files
 
@@ -390,7 +400,9 @@ def _offer(
     if dataset.state == "ready" and dataset.revision == revision:
         in_archive = sealed if sealed and sealed.offset is not None else None
         return Offer(dataset, revision, dataset.archive_bytes or 0, dataset.archive_sha256 or "", in_archive)
-    of_build = sealed if is_own and dataset.state != "evicted" else None
+    # The shards of an attempt that came to nothing do not hide those of the archive that stayed.
+    is_best = dataset.is_active or row["kept_bytes"] is None
+    of_build = sealed if is_own and is_best and dataset.state != "evicted" else None
     if row["kept_bytes"] is None:
         return Offer(dataset, revision, None, None, of_build)
     kept = json.loads(row["kept_shards"]) if file else ()

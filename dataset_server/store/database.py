@@ -13,16 +13,19 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, event, select
+from sqlalchemy import ExceptionContext, Select, event, select, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from ..background import in_background
 from ..migrations import join, upgrade
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+_PROBE = "SELECT version_num FROM alembic_version"
 
 #: What the same statement meets again whenever it is repeated.
 _PERMANENT = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
@@ -55,6 +58,7 @@ class Database:
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _tune_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin)
+            event.listen(self._engine.sync_engine, "handle_error", _open_anew)
             file = self._engine.url.database
             self._quick = _Quick(Path(file)) if file and file != ":memory:" else None
         # Writers queue for SQLite's lock at their start, where waiting is possible; readers never wait.
@@ -80,9 +84,20 @@ class Database:
         await self._engine.dispose()
 
     async def ping(self) -> None:
-        """Raise if the database does not answer."""
+        """Raise if the database does not answer; it may be without our tables."""
         async with self.reading() as db:
             await db.execute(select(1))
+
+    async def probe(self) -> None:
+        """Raise if our tables cannot be read; of SQLite from the file, which may be damaged or gone.
+
+        May take as long as the disk does, in a thread.
+        """
+        if self._quick:
+            await in_background(self._quick.probe)
+            return
+        async with self.reading() as db:
+            (await db.execute(text(_PROBE))).one()
 
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that changes nothing."""
@@ -128,6 +143,18 @@ class _Quick:
             self._connection.execute("PRAGMA query_only=ON")
         return self._connection.execute(text, (value,)).fetchall()
 
+    def probe(self) -> None:
+        """Read a row by a connection of its own, in any thread: an open one remembers what it read, and holds a file
+        that was removed. Raises `OSError`.
+        """
+        try:
+            uri = f"{self._file.absolute().as_uri()}?mode=rw"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+                if connection.execute(_PROBE).fetchone() is None:
+                    raise OSError(f"{self._file} is empty")
+        except sqlite3.Error as error:
+            raise OSError(f"{self._file} cannot be read: {error}") from error
+
     def close(self) -> None:
         """Close it; the next `fetch` opens another."""
         if self._connection is not None:
@@ -141,6 +168,13 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+
+def _open_anew(failed: ExceptionContext) -> None:
+    """Give up connections that SQLite opened when the file could not be written to: they stay read-only for good."""
+    code = getattr(failed.original_exception, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_READONLY:
+        failed.is_disconnect = True
 
 
 def _begin(connection: Any) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dataset_client.protocol import TERMINAL_KINDS, Event
@@ -122,6 +122,12 @@ class Store:
                 await db.execute(delete(askers).where(*same))
                 await db.execute(insert(askers).values(topic_id=topic.topic_id, client=client))
 
+    async def askers_of(self, topic: Topic) -> set[str]:
+        """The clients who wait for an attempt at a request: who began it, and who joined."""
+        joined = select(askers.c.client).where(askers.c.topic_id == topic.topic_id)
+        async with self._database.reading() as db:
+            return {topic.client, *(await db.execute(joined)).scalars()}
+
     async def unattached_topics(self) -> list[Topic]:
         """Active requests whose dataset is not known yet."""
         async with self._database.reading() as db:
@@ -156,10 +162,13 @@ class Store:
             return True
 
     async def say(self, topic: Topic, kind: str, data: dict[str, Any]) -> bool:
-        """Say something on an attempt that has not ended; a ``state`` or terminal event changes its state too."""
+        """Say something on an attempt that has neither ended nor a dataset; its state changes with it.
+
+        False if it has by now: then its dataset's build says what there is to say.
+        """
         async with self._database.writing() as db:
             state = data["state"] if kind == "state" else kind if kind in TERMINAL_KINDS else topics.c.state
-            moved = await _move_topic(db, topic, {"state": state})
+            moved = await _move_topic(db, topic, {"state": state}, topics.c.dataset_id.is_(None))
             if moved:
                 await append(db, [topic.topic_id], kind, data)
             return moved
@@ -237,10 +246,7 @@ async def _active_requests(db: AsyncConnection, client: str) -> int:
     return (await db.execute(select(func.count()).select_from(topics).where(*wanted))).scalar_one()
 
 
-async def _move_topic(db: AsyncConnection, topic: Topic, values: dict[str, Any]) -> bool:
-    changed = await db.execute(
-        update(topics)
-        .where(topics.c.topic_id == topic.topic_id, topics.c.attempt == topic.attempt, topics.c.state.in_(ACTIVE))
-        .values(**values)
-    )
+async def _move_topic(db: AsyncConnection, topic: Topic, values: dict[str, Any], *only: ColumnElement[bool]) -> bool:
+    same = topics.c.topic_id == topic.topic_id, topics.c.attempt == topic.attempt, topics.c.state.in_(ACTIVE)
+    changed = await db.execute(update(topics).where(*same, *only).values(**values))
     return bool(changed.rowcount)

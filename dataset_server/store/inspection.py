@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, delete, func, select, update
+from sqlalchemy import Connection, create_engine, delete, func, or_, select, update
 from sqlalchemy.pool import NullPool
 
 from ..migrations import head, revision
+from .cache import IS_CURRENT
 from .schema import ACTIVE, datasets, revisions, tokens
 
 _BUSY_SECONDS = 30.0
@@ -72,10 +73,14 @@ def copy_database(source: Path, target: Path) -> None:
 
 
 def ready_archives(path: Path) -> list[Archive]:
-    """The archives of a database whose tables are this server's."""
+    """The archives of a database whose tables are this server's; of those kept beside newer ones, none.
+
+    That of a dataset which is being made anew, or could not be, is its own still.
+    """
     with _reading(path) as db:
         columns = (datasets.c.dataset_id, datasets.c.revision, datasets.c.archive_bytes, datasets.c.archive_sha256)
-        rows = db.execute(select(*columns).where(datasets.c.state == "ready").order_by(datasets.c.dataset_id))
+        has_archive = or_(datasets.c.state == "ready", IS_CURRENT)
+        rows = db.execute(select(*columns).where(has_archive).order_by(datasets.c.dataset_id))
         return [Archive(*row) for row in rows]
 
 
@@ -87,8 +92,9 @@ def mark_evicted(path: Path, dataset_ids: Iterable[str]) -> None:
     reason = json.dumps({"code": "archive_missing", "message": "its archive was not in the backup that was restored"})
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     with engine.begin() as db:
-        db.execute(delete(revisions))
+        db.execute(delete(revisions).where(~IS_CURRENT))
         for dataset_id in dataset_ids:
+            db.execute(delete(revisions).where(revisions.c.dataset_id == dataset_id))
             where = (datasets.c.dataset_id == dataset_id, datasets.c.state == "ready")
             db.execute(update(datasets).where(*where).values(state="evicted", error=reason))
 

@@ -48,7 +48,7 @@ class Scene:
         """The requests of a server run."""
         environments = Environments(self.settings)
         installations = Installations(environments)
-        parts = (self.datasets, self.store, self.hub, environments, installations, self.cache, builds)
+        parts = (self.datasets, self.store, self.hub, environments, installations, self.cache, builds, self.metrics)
         return Catalog(self.settings, *parts)
 
     async def state(self) -> str:

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import time
 from dataclasses import asdict
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, update
 
 from dataset_server.cache import Cache
 from dataset_server.metrics import Metrics
@@ -76,6 +77,17 @@ class Scene:
         async with self.database.writing() as db:
             await db.execute(insert(revisions).values(dataset_id=dataset_id(number), revision=revision, **row))
         self.write(dataset_id(number), revision, bytes(size), size)
+
+    async def keep(self, dataset: Dataset, **values) -> None:
+        """Have the archive of a dataset that is ready kept, as while it is made anew, and with these values after."""
+        ours = {"dataset_id": dataset.dataset_id}
+        async with self.database.writing() as db:
+            sealed = [dict(row._mapping) for row in await db.execute(select(shards).filter_by(**ours))]
+            row = {"revision": dataset.revision, "bytes": dataset.archive_bytes, "sha256": dataset.archive_sha256}
+            kept = {**ours, **row, "shards": json.dumps(sealed), "superseded_at": time.time()}
+            await db.execute(insert(revisions).values(**kept))
+            await db.execute(delete(shards).filter_by(**ours))
+            await db.execute(update(datasets).filter_by(**ours).values(**values))
 
     def write(self, name: str, revision: int, content: bytes, size: int) -> None:
         path = self.cache.archive_path(name, revision)

@@ -78,6 +78,11 @@ def test_a_shard_that_is_not_what_was_announced(dataset, tmp_path, announced):
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"], "nothing half-made stays"
 
 
+def test_a_name_as_long_as_names_can_be(dataset, tmp_path):
+    publish(*dataset, {}, {}, tmp_path / f"{'n' * 251}.zip", threading.Event())
+    assert {path.name for path in tmp_path.iterdir()} == {"dataset", f"{'n' * 251}.zip"}
+
+
 def test_asked_to_stop_it_stops_and_leaves_nothing(dataset, tmp_path):
     folder, files = dataset
     stop = threading.Event()

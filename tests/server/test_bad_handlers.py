@@ -132,7 +132,7 @@ def test_children_that_are_left_behind_end_with_the_build(server, fault, where):
             {"samples": "SystemExit", "examples": "status 3"},
         ),
         ("segfault", {"samples": "handler_exited", "examples": "worker_died"}, "SIGSEGV"),
-        ("hang", "handler_timeout", {"samples": "within 8 s", "examples": "no progress"}),
+        ("hang", "handler_timeout", {"samples": "8 s, the server's plan_timeout", "examples": "stall_timeout"}),
     ],
 )
 def test_handlers_that_fail(server, fault, where, code, words):

@@ -1,7 +1,9 @@
 """Builds over a real database, with a maker that does as it is told: whose folder it is, and what is left behind."""
 
 import asyncio
+import json
 import os
+import threading
 import time
 from types import SimpleNamespace
 
@@ -9,11 +11,13 @@ import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from dataset_server.errors import EnvironmentFailedError, HandlerFaultError
+from dataset_server.hub import Hub
 from dataset_server.making import _claim_folder, _refuse_other_size
 from dataset_server.notifications import _send
 from dataset_server.store import Lease, NewArchive, insist
 from dataset_server.store import database as database_module
 from tests.server.builds_support import ID, WANTED, Scene
+from tests.support import wait_until
 
 
 @pytest.fixture
@@ -30,8 +34,31 @@ async def started(builds) -> asyncio.Task:
     return builds._running[ID].task
 
 
+async def asked(scene):
+    """A request that is not tied to a dataset yet."""
+    return await scene.datasets.begin_attempt(ID, "tones", "1", "{}", "1", client="c", limit=None)
+
+
 async def reach(event: asyncio.Event) -> None:
     await asyncio.wait_for(event.wait(), 60)
+
+
+async def test_a_build_that_is_stopped_does_not_fail_of_what_its_end_meets(scene):
+    begun, failures = asyncio.Event(), [OSError("the disk cannot be written to any more")]
+
+    async def make(*_):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if failures:
+                raise failures.pop()
+
+    builds = scene.builds(make)
+    await started(builds)
+    await reach(begun)
+    await asyncio.wait_for(builds.close(), 60)
+    assert await scene.state() == "queued", "the next server goes on with it"
 
 
 async def test_a_build_waits_for_the_one_it_follows_though_it_is_cancelled(scene):
@@ -122,8 +149,34 @@ async def test_a_full_disk_is_not_kept_full(tmp_path):
     builds = scene.builds(make)
     await asyncio.wait_for(await started(builds), 60)
     assert await scene.state() == "failed"
-    assert list(builds.work_root.iterdir()) == []
+    assert wait_until(lambda: not list(builds.work_root.iterdir()))
     await scene.database.close()
+
+
+async def test_nobody_waits_for_files_to_be_removed(scene, monkeypatch):
+    may_end, removed = threading.Event(), []
+
+    def remove_tree(folder):
+        may_end.wait(60)
+        removed.append(folder)
+
+    async def make(_dataset, _lease, _resolved, work):
+        work.mkdir()
+        raise HandlerFaultError("handler_failed", "after many gigabytes")
+
+    monkeypatch.setattr("dataset_server.background.remove_tree", remove_tree)
+    builds = scene.builds(make)
+    try:
+        await asyncio.wait_for(await started(builds), 60)
+        assert await scene.state() == "failed"
+        (trash,) = builds.work_root.iterdir()
+        await builds._remove_orphans()
+        assert list(builds.work_root.iterdir()) == [trash], "that goes already"
+        await builds.open()
+        await builds.close()
+    finally:
+        may_end.set()
+    assert wait_until(lambda: removed == [trash, trash]), "by the build, and at the start of the next server"
 
 
 async def test_folders_go_unless_a_build_is_in_them_or_about_to_be(scene):
@@ -132,12 +185,15 @@ async def test_folders_go_unless_a_build_is_in_them_or_about_to_be(scene):
     work.mkdir()
     builds._claiming.add(ID)
     await builds._remove_orphans()
-    await builds.discard(ID)
+    builds.discard(ID)
     assert work.is_dir(), "somebody claims it right now"
     builds._claiming.clear()
-    (builds.work_root / "trash-1").mkdir()
     await builds._remove_orphans()
-    assert list(builds.work_root.iterdir()) == []
+    assert wait_until(lambda: not list(builds.work_root.iterdir()))
+    (builds.work_root / "trash-1").mkdir()
+    await builds.open()
+    await builds.close()
+    assert wait_until(lambda: not list(builds.work_root.iterdir()))
 
 
 async def test_what_is_being_claimed_is_not_taken_for_abandoned(scene):
@@ -162,7 +218,7 @@ async def test_a_build_that_takes_servers_down_is_given_up(scene, monkeypatch):
     for number in range(5):
         seen = await scene.datasets.dataset(ID)
         await scene.store.set_state(Lease(ID, seen.fence), "building")
-        assert (await scene.store.claim(await scene.datasets.dataset(ID), "dead", 1.0)).crashes == number + 1
+        assert (await scene.store.claim(await scene.datasets.dataset(ID), f"dead {number}", 1.0)).crashes == number + 1
     await builds._adopt()
     now = await scene.datasets.dataset(ID)
     assert (now.state, "servers in a row" in now.error) == ("failed", True)
@@ -174,9 +230,51 @@ async def test_a_source_that_cannot_be_read_now_ends_no_build(scene, monkeypatch
 
     monkeypatch.setattr("dataset_server.builds.resolve_again", resolve_again)
     await scene.store.start(WANTED, None, "dead", 1.0)
-    await scene.builds(None)._adopt()
+    builds = scene.builds(None)
+    await builds._adopt()
     assert "cannot be taken up yet" in caplog.text
     assert await scene.state() == "queued"
+    monkeypatch.setattr("dataset_server.builds.LONGEST", 0.0)
+    await builds._adopt()
+    assert json.loads((await scene.datasets.dataset(ID)).error)["code"] == "environment_failed", "but not for ever"
+    await builds._adopt()
+    assert builds._unreadable == {}
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False])
+async def test_what_is_taken_up_goes_on_for_its_own_sake_unless_somebody_asked(scene, monkeypatch, is_asked_for):
+    async def make(*_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("dataset_server.builds.resolve_again", lambda *_: object())
+    await scene.store.start(WANTED, None, "dead", 1.0)
+    if is_asked_for:
+        assert await scene.datasets.attach(await asked(scene), ID, {})
+    builds = scene.builds(make)
+    await builds._adopt()
+    assert builds._running[ID].for_its_own_sake is not is_asked_for
+    await builds.close()
+
+
+async def test_who_listens_to_a_build_that_has_just_ended_is_told(tmp_path):
+    """Its task may be cancelled for a lost lease before it could tell."""
+    scene = Scene(tmp_path, lease_seconds=0.03)
+    await scene.database.create()
+
+    async def make(*_):
+        await asyncio.Event().wait()
+
+    builds = scene.builds(make)
+    task = await started(builds)
+    assert await scene.datasets.attach(await asked(scene), ID, {})
+    await scene.store.fail(builds._running[ID].lease, {"code": "handler_failed", "message": ""})
+    with scene.hub.listen([ID]) as news:
+        keeping = asyncio.create_task(builds._keep_leases())
+        await reach(news)
+    assert task.cancelling()
+    keeping.cancel()
+    await asyncio.gather(keeping, task, return_exceptions=True)
+    await scene.database.close()
 
 
 async def test_draining_waits_for_turns_not_for_pauses(scene):
@@ -271,10 +369,26 @@ async def test_a_socket_looks_for_news_by_itself(monkeypatch):
             sent.append(text)
             heard.set()
 
-    sending = asyncio.create_task(_send(Socket(), Stored(), asyncio.Event(), {"t": 0}, lambda: None))
+    sending = asyncio.create_task(
+        _send(Socket(), Stored(), asyncio.Event(), {"t": 0}, set(), lambda: None, lambda _: None)
+    )
     await asyncio.sleep(0.02)
     said.append(SimpleNamespace(number=1, to_json=lambda: "ready"))
     await reach(heard)
     assert sent == ["ready"]
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_who_stops_can_wait_until_all_is_told():
+    hub = Hub()
+    with hub.listen(["t"]) as news, hub.listen(["t"]):
+        await asyncio.wait_for(hub.all_told(), 60)
+        hub.wake(["t"])
+        waiting = asyncio.create_task(hub.all_told())
+        hub.caught_up(news)
+        news.clear()
+        hub.caught_up(news)
+        await asyncio.sleep(0)
+        assert not waiting.done(), "the other has not passed it on"
+    await asyncio.wait_for(waiting, 60)

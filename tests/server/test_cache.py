@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import time
 from dataclasses import asdict
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from dataset_server import archive_folder
 from dataset_server.errors import DiskFullError, InUseError
@@ -332,6 +333,22 @@ def test_what_is_offered_while_it_is_made_anew(tmp_path):
     run_in(Scene(tmp_path), test)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_shards_of_an_attempt_that_failed_do_not_hide_those_of_the_archive(tmp_path, kept):
+    async def test(scene):
+        await scene.add(1, 100)
+        builds, lease = await rebuild(scene, 1)
+        await builds.seal_shard(lease, sealed_by_a_build(1))
+        await builds.fail(lease, {"code": "x", "message": "x"})
+        if not kept:
+            async with scene.database.writing() as db:
+                await db.execute(delete(revisions))
+        offer = await scene.store.offer(dataset_id(1), None, "s0")
+        assert offer.shard.offset == (0 if kept else None)
+
+    run_in(Scene(tmp_path), test)
+
+
 def test_what_is_published_between_two_looks_is_kept_instead(tmp_path, monkeypatch):
     async def test(scene):
         await scene.add(1, 100)
@@ -473,6 +490,25 @@ def test_what_builds_have_written_is_part_of_the_quota(tmp_path):
     run_in(Scene(tmp_path, quota="100MB"), test)
 
 
+def test_room_for_what_an_earlier_attempt_left_is_there_already(tmp_path, monkeypatch):
+    async def test(scene):
+        wanted, folder = await building(scene), tmp_path / "dataset"
+        folder.mkdir()
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=50 * MB))
+        with pytest.raises(DiskFullError):
+            await scene.cache.reserve(wanted, 40 * MB, folder=folder)
+        for name in ("sealed", ".half.partial"):
+            (folder / name).touch()
+            os.truncate(folder / name, 20 * MB)
+        (folder / "link").symlink_to(folder / "sealed")
+        await scene.cache.reserve(wanted, 40 * MB, folder=folder)
+        with pytest.raises(DiskFullError):
+            await scene.cache.reserve(wanted, 46 * MB, folder=folder)
+
+    run_in(Scene(tmp_path), test)
+
+
 def test_two_delete_at_once(tmp_path):
     async def test(scene):
         await scene.add(1, 100)
@@ -542,12 +578,31 @@ def test_tidying_beside_a_running_server_spares_what_is_new(tmp_path, monkeypatc
     run_in(Scene(tmp_path), test)
 
 
+def put_aside(scene, size):
+    """A file that has rotted."""
+    rotten = scene.archives / f"{dataset_id(2).removesuffix('.zip')}.r1.rotten"
+    rotten.touch()
+    os.truncate(rotten, size)
+    return rotten
+
+
+def test_what_the_scrub_command_has_put_aside_goes_too(tmp_path, monkeypatch):
+    async def test(scene):
+        await scene.add(1, 30 * MB, sparse=True)
+        await scene.cache.start()
+        rotten, usage = put_aside(scene, 60 * MB), shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0 if rotten.exists() else 60 * MB))
+        await scene.cache.reserve(await building(scene), 20 * MB)
+        assert not rotten.exists()
+        assert scene.files() == {"1.1"}
+
+    run_in(Scene(tmp_path), test)
+
+
 def test_what_has_rotted_counts_and_is_the_first_to_go(tmp_path):
     async def test(scene):
         await scene.add(1, 30 * MB, sparse=True)
-        rotten = scene.archives / f"{dataset_id(2).removesuffix('.zip')}.r1.rotten"
-        rotten.touch()
-        os.truncate(rotten, 60 * MB)
+        rotten = put_aside(scene, 60 * MB)
         await scene.cache.start()
         await scene.cache.reserve(await building(scene), 5 * MB)
         assert rotten.exists()

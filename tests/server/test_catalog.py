@@ -4,13 +4,24 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import update
 
 from dataset_client.protocol import hash_dataset_name
 from dataset_server.auth import Client, Role
-from dataset_server.errors import ForbiddenError, TooManyRequestsError
-from dataset_server.store import Lease
+from dataset_server.errors import (
+    ConfigRefusedError,
+    EnvironmentFailedError,
+    ForbiddenError,
+    HandlerFaultError,
+    TooManyRequestsError,
+    WrongStateError,
+)
+from dataset_server.handler_events import Described
+from dataset_server.store import Lease, NewArchive
+from dataset_server.store.schema import datasets
 from tests.server.builds_support import ID, WANTED, Scene
 
+ADMIN = Client("root", Role.ADMIN)
 OWNER, STRANGER = Client("c", Role.REQUEST), Client("d", Role.REQUEST)
 RESOLVED = SimpleNamespace(dataset_name="tones", version="1.0+abc")
 
@@ -38,6 +49,10 @@ async def catalog(scene, monkeypatch):
     await builds.close()
 
 
+async def leased(scene) -> Lease:
+    return Lease(ID, (await scene.datasets.dataset(ID)).fence)
+
+
 async def asked(scene, **more):
     """A request of the owner's, not tied to a dataset yet."""
     return await scene.datasets.begin_attempt(
@@ -55,7 +70,7 @@ async def waited_for(scene):
 
 async def test_only_who_asked_may_try_again(scene, catalog):
     await waited_for(scene)
-    await scene.store.fail(Lease(ID, 1), {"code": "handler_failed", "message": ""})
+    await scene.store.fail(await leased(scene), {"code": "handler_failed", "message": ""})
     failed = await scene.datasets.dataset(ID)
     with pytest.raises(ForbiddenError):
         await catalog.retry(failed, STRANGER)
@@ -71,8 +86,92 @@ async def test_what_is_made_for_others_too_is_not_cancelled(scene, catalog):
     with pytest.raises(ForbiddenError):
         await catalog.cancel(dataset, OWNER)
     assert await scene.state() == "queued"
-    await catalog.cancel(dataset, Client("root", Role.ADMIN))
+    await catalog.cancel(dataset, ADMIN)
     assert await scene.state() == "cancelled"
+
+
+async def test_only_what_is_not_there_is_made_again(scene, catalog):
+    _, dataset = await waited_for(scene)
+    lease = await leased(scene)
+    await scene.store.publish(lease, NewArchive(1, 7, 64 * "b", "{}", 64 * "c", {}, 1.5))
+    await catalog.make_again(dataset)
+    assert await scene.state() == "ready", "somebody was quicker"
+    async with scene.database.writing() as db:
+        await db.execute(update(datasets).values(state="evicted"))
+    await catalog.make_again(dataset)
+    assert await scene.state() == "queued"
+
+
+# Requests whose dataset is not known yet
+
+
+@pytest.fixture
+def installing(catalog):
+    """Handlers whose installation never ends."""
+    began = asyncio.Event()
+
+    async def ensure(*_):
+        began.set()
+        await asyncio.Event().wait()
+
+    catalog._installations = SimpleNamespace(ensure=ensure)
+    return began
+
+
+async def test_a_request_that_is_installed_for_can_be_cancelled(scene, catalog, installing):
+    topic = await asked(scene)
+    await catalog.resume()
+    (task,) = catalog._tasks
+    await asyncio.wait_for(installing.wait(), 60)
+    assert (await catalog.request_to_cancel(ID)).topic_id == ID
+    for client in (STRANGER, OWNER):
+        if client is OWNER:
+            await scene.datasets.join(topic, STRANGER.name)
+        with pytest.raises(ForbiddenError):
+            await catalog.cancel_request(topic, client)
+    with scene.hub.listen([ID]) as news:
+        answer = await catalog.cancel_request(topic, ADMIN)
+        assert news.is_set()
+    assert (answer.topic.state, answer.to_json()["dataset_id"]) == ("cancelled", None)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    last = (await scene.datasets.events_after(ID, 0))[-1]
+    assert (last.kind, last.data["by"]) == ("cancelled", "root")
+    assert (await catalog.cancel_request(answer.topic, OWNER)).topic.state == "cancelled", "once more is no fault"
+
+
+async def test_cancelling_a_request_means_its_dataset_once_there_is_one(scene, catalog):
+    early = await asked(scene)
+    await scene.store.start(WANTED, None, "x", 1.0)
+    assert await catalog.request_to_cancel(ID) is None, "the dataset of that id, which is being made"
+    assert await scene.datasets.attach(early, ID, {})
+    with pytest.raises(WrongStateError):
+        await catalog.cancel_request(early, OWNER)
+    assert (await scene.datasets.topic(ID)).state == "queued"
+
+
+async def test_nobody_installs_for_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr("dataset_server.catalog.resolve_again", lambda *_: RESOLVED)
+    scene = Scene(tmp_path, cancel_unwatched_seconds=0.02)
+    await scene.database.create()
+    catalog = scene.catalog(scene.builds(None))
+
+    async def ensure(*_):
+        await asyncio.Event().wait()
+
+    catalog._installations = SimpleNamespace(ensure=ensure)
+    await asked(scene)
+    with scene.hub.listen([ID]) as news:
+        await catalog.resume()
+        (task,) = catalog._tasks
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+        assert not task.done(), "somebody listens"
+        news.clear()
+    await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 60)
+    assert (await scene.datasets.topic(ID)).state == "cancelled"
+    await catalog.close()
+    await scene.database.close()
 
 
 @pytest.fixture
@@ -103,9 +202,62 @@ async def test_the_next_server_makes_what_was_promised(scene, catalog, handlers)
     assert (made.state, made.priority, made.client) == ("queued", -7, "c")
 
 
+async def test_a_request_that_is_stopped_does_not_fail_of_what_its_end_meets(scene, catalog, monkeypatch):
+    begun, failures = asyncio.Event(), [EnvironmentFailedError("the disk cannot be written to any more")]
+
+    async def ensure(*_):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if failures:
+                raise failures.pop()
+
+    monkeypatch.setattr(catalog._installations, "ensure", ensure)
+    topic = await asked(scene)
+    await catalog.resume()
+    await asyncio.wait_for(begun.wait(), 60)
+    await asyncio.wait_for(catalog.close(), 60)
+    assert (await scene.datasets.topic(topic.topic_id)).is_active, "the next server goes on with it"
+
+
+async def test_a_description_does_not_speak_for_the_server(catalog, handlers, monkeypatch):
+    async def resolve(*_):
+        return RESOLVED
+
+    async def describe(*_):
+        return Described(event="described", options=[], dataset_name="another's", resolved_version="9")
+
+    async def refuse(*_):
+        raise ConfigRefusedError("nothing is not enough", [])
+
+    monkeypatch.setattr(catalog, "resolve", resolve)
+    catalog._describer = SimpleNamespace(describe=describe)
+    shown = await catalog.describe("tones", "1.0", OWNER)
+    assert (shown["dataset_name"], shown["resolved_version"], shown["options"]) == ("tones", RESOLVED.version, [])
+    catalog._describer = SimpleNamespace(describe=refuse)
+    with pytest.raises(HandlerFaultError) as refused:
+        await catalog.describe("tones", "1.0", OWNER)
+    assert refused.value.code == "handler_protocol"
+
+
 async def test_an_attempt_that_was_replaced_makes_nothing(scene, catalog, handlers):
     old = await asked(scene)
     await asked(scene)
     await catalog._prepare(old, RESOLVED)
     await catalog._attach(old, RESOLVED, "{}")
     assert await scene.store.active() == []
+
+
+async def test_a_request_that_fails_without_a_dataset_is_counted(scene, catalog, monkeypatch):
+    async def refuse(*_):
+        raise EnvironmentFailedError("a package is not in the index")
+
+    monkeypatch.setattr(catalog._installations, "ensure", refuse)
+    topic = await asked(scene)
+    await catalog.resume()
+    await asyncio.gather(*catalog._tasks)
+    assert (await scene.datasets.topic(topic.topic_id)).state == "failed"
+    counted = scene.metrics.registry.get_sample_value
+    assert counted("dataset_server_requests_failed_total", {"code": "environment_failed"}) == 1
+    assert counted("dataset_server_builds_total", {"outcome": "failed"}) == 0

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -231,6 +232,56 @@ async def test_a_program_that_is_not_there():
 async def test_cpu_time_is_counted_over_the_tree():
     _, report = await supervise("import os\nos.fork()\nwhile True: pass", Limits(cpu_time=1))
     assert report.breach == "cpu_time" or report.status == -signal.SIGXCPU
+
+
+async def test_cpu_time_of_children_that_nobody_waits_for_is_counted():
+    """The kernel counts children nowhere whose parent ignores SIGCHLD."""
+    code = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in range(8):
+    if not os.fork():
+        while time.process_time() < 0.6: pass
+        os._exit(0)
+    try: os.wait()
+    except ChildProcessError: pass
+"""
+    _, report = await supervise(code, Limits(cpu_time=1))
+    assert report.breach == "cpu_time", report
+
+
+def test_the_cpu_time_of_those_who_have_gone(monkeypatch):
+    """By number: when it started, its own ticks and those of its children; a second process gets the first's number."""
+    monkeypatch.setattr(supervisor, "_TICKS", 1)
+    monkeypatch.setattr(supervisor.resource, "getrusage", lambda _: SimpleNamespace(ru_utime=0, ru_stime=0))
+    watch = supervisor._Watch(dict.fromkeys(Limits().to_json()))
+    now = {}
+    monkeypatch.setattr(supervisor, "ticks_of", lambda process: now.get(process, (b"", 0, 0)))
+
+    def spent(there, looked_at):
+        now.clear()
+        now.update(there)
+        return watch._cpu_time(looked_at)
+
+    assert spent({1: (b"1", 5, 0), 2: (b"2", 7, 0)}, [1, 2]) == 12
+    assert spent({1: (b"1", 5, 0), 2: (b"2", 8, 0)}, [1]) == 13, "missed, and counted all the same"
+    assert spent({1: (b"1", 6, 0)}, [1, 2]) == 14
+    assert spent({1: (b"1", 6, 8), 2: (b"9", 3, 0)}, [1]) == 14, "who waited for it knows no more, 2 is another's"
+    assert spent({1: (b"1", 6, 20), 2: (b"9", 3, 0)}, [1, 2]) == 29
+    assert spent({1: (b"1", 6, 20)}, [1]) == 26, "it is not told how much of that was seen"
+
+
+@pytest.mark.skipif(confinement.calls(filters=can_filter_calls()) is None, reason="no system calls are filtered here")
+async def test_nothing_is_left_in_the_kernel():
+    code = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for make in (lambda: libc.shmget(0, 4096, 0o1600), lambda: libc.semget(0, 1, 0o1600), lambda: libc.msgget(0, 0o1600),
+             lambda: libc.mq_open(b"/test-of-a-dataset-server", 0o102, 0o600, None)):
+    print(make(), ctypes.get_errno())
+"""
+    said, _ = await supervise(code, Limits(), calls=confinement.calls(filters=True))
+    assert said.splitlines() == [f"-1 {errno.EPERM}"] * 4
 
 
 async def test_memory_that_is_shared_counts_once():

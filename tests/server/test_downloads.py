@@ -9,22 +9,27 @@ import os
 import shutil
 import sqlite3
 import ssl
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 import trustme
 from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_client import request_dataset
-from dataset_server.api import AUDIT
+from dataset_server.api import AUDIT, BUILDS
 from dataset_server.auth import ANYBODY, CLIENT
-from dataset_server.downloads import Piece, _open, send
+from dataset_server.downloads import CACHE, Piece, _open, get_shard, send
 from dataset_server.middlewares import faults
 from dataset_server.ranges import Wanted, wanted
 from dataset_server.store.audit import Audit
+from dataset_server.store.cache import Offer
+from dataset_server.store.schema import Shard
 from tests.support import Server
 
 TAG = "ab" * 32
@@ -207,6 +212,30 @@ def test_what_a_handler_puts_in_the_place_of_a_shard_is_not_sent(tmp_path, trick
             folder.parent.symlink_to(secret.parent.parent)
     with pytest.raises(FileNotFoundError):
         _open(piece, range(5))
+
+
+async def test_a_shard_that_is_published_while_it_is_looked_for(tmp_path):
+    (tmp_path / "archive.zip").write_bytes(b"--shard--")
+    shard = Shard("d_1_x.zip", "s0", 0, "train", 1, 5, hashlib.sha256(b"shard").hexdigest(), None)
+    looks = [shard, replace(shard, offset=2)]
+
+    @contextlib.asynccontextmanager
+    async def offered(*_):
+        yield Offer(SimpleNamespace(state="building"), 1, 9, TAG, looks.pop(0))
+
+    @web.middleware
+    async def identified(request, handler):
+        request[CLIENT] = ANYBODY
+        return await handler(request)
+
+    app = web.Application(middlewares=[faults, identified])
+    app[AUDIT] = Audit(None)
+    app[CACHE] = SimpleNamespace(offered=offered, archive_path=lambda *_: tmp_path / "archive.zip")
+    app[BUILDS] = SimpleNamespace(work_folder=lambda _: tmp_path / "gone")
+    app.router.add_get("/{id}/{file}", get_shard)
+    async with TestClient(TestServer(app)) as client:
+        answer = await client.get(f"/tones_1.0_{'0' * 32}.zip/s0")
+        assert (answer.status, await answer.read()) == (200, b"shard")
 
 
 # -- a real server

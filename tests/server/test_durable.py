@@ -9,12 +9,13 @@ from dataclasses import fields, replace
 
 import pytest
 import requests
+from sqlalchemy import delete
 from websockets.exceptions import ConnectionClosed
 
 from dataset_server import ownership
 from dataset_server.ownership import Abandoned, new_owner, owner_may_live
 from dataset_server.store import BuildStore, Database, Lease, LeaseLostError, NewArchive, Store, Wanted
-from dataset_server.store.schema import Dataset, Shard
+from dataset_server.store.schema import Dataset, Shard, datasets
 from tests.support import connect, wait_until
 
 ID = "tones_1_" + 32 * "a" + ".zip"
@@ -43,6 +44,12 @@ async def topic(database):
     return made
 
 
+async def leased(builds) -> Lease:
+    """The lease of the dataset that is being made, whoever holds it."""
+    (dataset,) = await builds.active()
+    return Lease(dataset.dataset_id, dataset.fence)
+
+
 async def told(database) -> list[tuple[str, dict]]:
     return [(event.kind, event.data) for event in await Store(database).events_after(ID, 0)]
 
@@ -50,10 +57,21 @@ async def told(database) -> list[tuple[str, dict]]:
 async def test_only_one_of_two_servers_gets_a_dataset(database):
     builds = BuildStore(database)
     first = await builds.start(WANTED, None, "first", 10.0)
-    assert (first.fence, first.attempt, first.lease_owner, first.state) == (1, 1, "first", "queued")
+    assert (first.attempt, first.lease_owner, first.state) == (1, "first", "queued")
     assert await builds.start(WANTED, None, "second", 10.0) is None
     claims = [await builds.claim(first, owner, 20.0) for owner in ("second", "third")]
-    assert (claims[0].fence, claims[0].lease_owner, claims[1]) == (2, "second", None)
+    assert (claims[0].fence, claims[0].lease_owner, claims[1]) == (first.fence + 1, "second", None)
+
+
+async def test_what_was_deleted_and_is_made_again_is_not_what_it_was(database):
+    builds = BuildStore(database)
+    first = await builds.start(WANTED, None, "first", 10.0)
+    async with database.writing() as db:
+        await db.execute(delete(datasets))
+    again = await builds.start(WANTED, None, "first", 10.0)
+    assert (again.attempt, again.fence != first.fence) == (1, True)
+    with pytest.raises(LeaseLostError):
+        await builds.set_state(Lease(ID, first.fence), "building")
 
 
 async def test_who_lost_its_lease_writes_nothing(database, topic):
@@ -108,8 +126,8 @@ async def test_failures_that_are_tried_again_end_nothing(database, topic):
 
 async def test_an_archive_is_there_until_the_next_revision_is(database, topic):
     builds, store = BuildStore(database), Store(database)
-    await builds.seal_shard(Lease(ID, 1), SHARD)
-    await builds.publish(Lease(ID, 1), MADE)
+    await builds.seal_shard(await leased(builds), SHARD)
+    await builds.publish(await leased(builds), MADE)
     ready = await store.dataset(ID)
     again = await builds.start(WANTED, ready, "first", 10.0)
     assert (again.revision, again.archive_sha256, again.attempt) == (1, MADE.sha256, 2)
@@ -132,16 +150,28 @@ async def test_who_goes_down_with_a_build_is_counted_until_it_gets_on(database, 
     assert seen.crashes == 1
     await builds.seal_shard(Lease(ID, seen.fence), SHARD)
     assert (await store.dataset(ID)).crashes == 0
+    await builds.set_state(Lease(ID, seen.fence), "building")
+    seen = await builds.claim(await store.dataset(ID), "third", 35.0)
+    assert seen.crashes == 0, "it is there itself to take it up"
+    await builds.set_state(Lease(ID, seen.fence), "building")
     await builds.give_back("third")
     assert (await builds.claim(await store.dataset(ID), "fourth", 40.0)).crashes == 0, "it was asked to stop"
+
+
+async def test_a_shard_that_is_announced_otherwise_is_noted_so(database, topic):
+    builds = BuildStore(database)
+    for shard in (SHARD, SHARD, replace(SHARD, bytes=11)):
+        await builds.seal_shard(await leased(builds), shard)
+    assert await Store(database).sealed_shards(ID) == [replace(SHARD, bytes=11)]
+    assert [data["bytes"] for kind, data in await told(database) if kind == "shard"] == [10, 11]
 
 
 async def test_only_shards_of_the_archive_stay(database, topic):
     builds = BuildStore(database)
     left_out = replace(SHARD, file=SHARD.file.replace("00000-of", "00001-of"))
     for shard in (SHARD, left_out):
-        await builds.seal_shard(Lease(ID, 1), shard)
-    await builds.publish(Lease(ID, 1), MADE)
+        await builds.seal_shard(await leased(builds), shard)
+    await builds.publish(await leased(builds), MADE)
     assert await Store(database).sealed_shards(ID) == [replace(SHARD, offset=7)]
 
 
@@ -150,13 +180,29 @@ async def test_who_joins_a_request_has_asked_for_it(database, topic):
     for _ in range(2):
         await store.join(topic, "d")
     assert await builds.askers_of(await store.dataset(ID)) == {"c", "d"}
-    await builds.fail(Lease(ID, 1), {"code": "handler_failed", "message": ""})
+    await builds.fail(await leased(builds), {"code": "handler_failed", "message": ""})
     assert await builds.askers_of(await store.dataset(ID)) == {"c", "d"}
     await store.join(topic, "late")
     again = await store.begin_attempt(ID, "tones", "1", "{}", "1", client="e", limit=None, priority=-3)
     assert again.priority == -3
     assert await store.attach(again, ID, {})
-    assert await builds.askers_of(await store.dataset(ID)) == {"e"}
+    failed = await store.dataset(ID)
+    assert await builds.askers_of(failed) == {"e"}
+    again = await builds.start(replace(WANTED, client="d"), failed, "first", 10.0)
+    assert await builds.askers_of(again) == {"d"}
+    topic = await store.begin_attempt(ID, "tones", "1", "{}", "1", client="c", limit=None)
+    assert await store.attach(topic, ID, {})
+    assert await builds.askers_of(again) == {"c", "d"}, "who had it made once more still waits for it"
+
+
+async def test_what_is_said_of_a_request_is_said_by_its_dataset_once_there_is_one(database, topic):
+    store = Store(database)
+    assert not await store.say(topic, "cancelled", {"message": "enough"})
+    assert (await store.topic(ID)).state == "queued"
+    other = "other_" + ID
+    before = await store.begin_attempt(other, "tones", "1", "{}", "1", client="c", limit=None)
+    assert await store.say(before, "cancelled", {"message": "enough"})
+    assert (await store.topic(other)).state == "cancelled"
 
 
 async def test_how_much_a_client_has_under_way(database, topic):
@@ -166,8 +212,8 @@ async def test_how_much_a_client_has_under_way(database, topic):
 
 async def test_of_earlier_attempts_only_the_ends_are_kept(database, topic):
     builds, store = BuildStore(database), Store(database)
-    await builds.progress(Lease(ID, 1), {"done": 1, "total": 2})
-    await builds.fail(Lease(ID, 1), {"code": "handler_failed", "message": ""})
+    await builds.progress(await leased(builds), {"done": 1, "total": 2})
+    await builds.fail(await leased(builds), {"code": "handler_failed", "message": ""})
     await store.begin_attempt(ID, "tones", "1", "{}", "1", client="c", limit=None)
     events = await store.events_after(ID, 0)
     assert [(event.attempt, event.kind) for event in events] == [(1, "failed"), (2, "state")]

@@ -1,5 +1,7 @@
 """What a handler leaves is read without trust, and removed whatever it is."""
 
+import contextlib
+import itertools
 import os
 from pathlib import Path
 
@@ -45,6 +47,24 @@ def test_anything_can_be_removed(tmp_path):
     remove_tree(tmp_path / "link")
     remove_tree(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_folder_is_emptied_though_names_are_passed_over(tmp_path, monkeypatch):
+    """As a file system may where names go while others are read (readdir(3)); and not all need to be held at once."""
+    for folder in (tmp_path / "tree", tmp_path / "tree" / "in"):
+        for number in range(10):
+            (folder / f"folder {number}").mkdir(parents=True)
+            (folder / f"file {number}").touch()
+    scan = os.scandir
+
+    @contextlib.contextmanager
+    def some(folder):
+        with scan(folder) as entries:
+            yield itertools.islice(entries, 12)
+
+    monkeypatch.setattr(os, "scandir", some)
+    remove_tree(tmp_path / "tree")
+    assert not (tmp_path / "tree").exists()
 
 
 def test_what_cannot_be_removed_raises_nothing(tmp_path, monkeypatch, caplog):

@@ -1,14 +1,17 @@
 """What the server counts is what happened, and labels stay few."""
 
+import asyncio
 import json
 import math
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from dataset_server.metrics import Metrics
+from dataset_server.metrics import Metrics, Observer
 from tests.support import Server, connect, wait_until
 
 
@@ -38,6 +41,7 @@ def test_everything_starts_at_zero():
         assert found["builds_total", (("outcome", outcome),)] == 0
     for name in ("evictions_total", "scrub_findings_total", "build_retries_total", "events_sent_total", "sockets"):
         assert found[name, ()] == 0
+    assert found["requests_failed_total", (("code", "environment_failed"),)] == 0
 
 
 def test_two_servers_in_a_process_count_apart():
@@ -58,6 +62,17 @@ def test_builds_are_counted_by_how_they_end_and_timed_when_ready():
     assert [found["builds_total", (("outcome", name),)] for name in ("ready", "failed", "cancelled")] == [1, 1, 1]
     assert (found["build_seconds_count", ()], found["build_seconds_sum", ()]) == (1, 5.0)
     assert (found["build_retries_total", ()], found["scrub_findings_total", ()]) == (1, 1)
+
+
+def test_a_code_that_a_handler_made_up_is_no_label():
+    metrics = Metrics.create()
+    for code in ("made_up_1", "made_up_2", "handler_timeout"):
+        metrics.request_failed(code)
+    counted = {labels: value for (name, labels), value in rendered(metrics).items() if name == "requests_failed_total"}
+    assert {labels: value for labels, value in counted.items() if value} == {
+        (("code", "other"),): 2,
+        (("code", "handler_timeout"),): 1,
+    }
 
 
 def test_a_method_somebody_made_up_is_no_label():
@@ -81,9 +96,11 @@ def test_states_that_nothing_is_in_any_more_go_back_to_zero(tmp_path: Path):
     for name in ("0123456789abcdef" * 2, ".partial-1", "mirror-1.git"):
         (tmp_path / name / "bin").mkdir(parents=True)
     (tmp_path / ".partial-1" / "bin" / "python").touch()
-    metrics.observe({"building": 2, "ready": 1}, tmp_path, {"data": tmp_path})
+    metrics.count_environments(tmp_path)
+    metrics.measure_disk("data", tmp_path)
+    metrics.count_datasets({"building": 2, "ready": 1})
     assert rendered(metrics)["datasets", (("state", "building"),)] == 2
-    metrics.observe({"ready": 3}, tmp_path, {"data": tmp_path})
+    metrics.count_datasets({"ready": 3})
     found = rendered(metrics)
     assert found["datasets", (("state", "building"),)] == 0
     assert found["datasets", (("state", "ready"),)] == 3
@@ -91,13 +108,45 @@ def test_states_that_nothing_is_in_any_more_go_back_to_zero(tmp_path: Path):
     assert 0 < found["disk_free_bytes", (("folder", "data"),)] <= found["disk_bytes", (("folder", "data"),)]
 
 
-def test_a_folder_that_is_away_hides_nothing_else(tmp_path: Path):
+async def test_a_folder_that_is_away_hides_nothing_else(tmp_path: Path):
     metrics = Metrics.create()
-    metrics.observe({"ready": 3}, tmp_path, {"raw": tmp_path / "away", "data": tmp_path})
+    await Observer(metrics, tmp_path, {"raw": tmp_path / "away", "data": tmp_path}).observe()
     found = rendered(metrics)
     assert math.isnan(found["disk_free_bytes", (("folder", "raw"),)])
     assert found["disk_free_bytes", (("folder", "data"),)] > 0
-    assert found["datasets", (("state", "ready"),)] == 3
+
+
+async def test_a_disk_that_does_not_answer_holds_one_thread_and_no_answer(tmp_path: Path, monkeypatch):
+    """As a network disk whose server has gone."""
+    monkeypatch.setattr("dataset_server.metrics._LOOK_SECONDS", 0.05)
+    asked, alive, measure = [], threading.Event(), shutil.disk_usage
+
+    def disk_usage(path):
+        asked.append(path)
+        if path.name == "raw":
+            alive.wait(120)
+        return measure(tmp_path)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    metrics = Metrics.create()
+    observer = Observer(metrics, tmp_path, {"raw": tmp_path / "raw", "data": tmp_path})
+
+    def free(folder):
+        return rendered(metrics)["disk_free_bytes", (("folder", folder),)]
+
+    try:
+        for _ in range(3):
+            await observer.observe()
+            assert math.isnan(free("raw"))
+        async with asyncio.timeout(60):
+            while not free("data") > 0:
+                await observer.observe()
+        assert asked.count(tmp_path / "raw") == 1
+    finally:
+        alive.set()
+    async with asyncio.timeout(60):
+        while not free("raw") > 0:
+            await observer.observe()
 
 
 @pytest.fixture(scope="module")

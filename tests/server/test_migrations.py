@@ -75,8 +75,29 @@ def test_the_server_says_so(tmp_path):
         upgrade(connection)
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    command = [sys.executable, "-m", "dataset_server", "serve", "--raw-root", str(tmp_path), "--data-dir", str(folder)]
+    assert "9999" in refused_start(tmp_path, folder)
+
+
+def test_a_damaged_database_is_refused_with_a_remedy(tmp_path):
+    (tmp_path / "server.db").write_bytes(b"no database " * 1000)
+    said = refused_start(tmp_path, tmp_path)
+    assert "the database: file is not a database" in said
+    assert "restore the last backup" in said
+
+
+def refused_start(raw_root, data_dir):
+    """What a server says that cannot start."""
+    command = [
+        sys.executable,
+        "-m",
+        "dataset_server",
+        "serve",
+        "--raw-root",
+        str(raw_root),
+        "--data-dir",
+        str(data_dir),
+    ]
     run = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
     assert "cannot start" in run.stderr
-    assert "9999" in run.stderr
+    return run.stderr

@@ -1,7 +1,10 @@
 """What versions mean: spellings, releases, tags and branches that move, and what counts when nobody answers."""
 
+import asyncio
 import base64
 import shutil
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -131,8 +134,8 @@ def references(tmp_path, source, *, installed=(), **more):
 
     known = References(given, is_installed)
 
-    async def resolve(version):
-        return await known.resolve("tiny", given.sources["tiny"], version)
+    async def resolve(version, client=""):
+        return await known.resolve("tiny", given.sources["tiny"], version, client)
 
     return resolve
 
@@ -234,6 +237,17 @@ async def test_one_mirror_serves_all_commits(repository, tmp_path):
     assert [path.name for path in root.iterdir()] == [mirrored.mirror.name]
 
 
+async def test_a_mirror_that_is_broken_goes_while_others_are_served(tmp_path, monkeypatch):
+    threads = []
+    monkeypatch.setattr("dataset_server.repositories.remove_tree", lambda _: threads.append(threading.current_thread()))
+    mirrored = Repository(f"file://{tmp_path}/nowhere", tmp_path / "environments", 60)
+    mirrored.mirror.mkdir(parents=True)
+    with pytest.raises(EnvironmentFailedError):
+        await mirrored.checkout("1" * 40, "", tmp_path / "copy")
+    assert threads
+    assert threading.main_thread() not in threads
+
+
 async def test_links_out_of_a_repository_are_not_followed(repository, tmp_path):
     (tmp_path / "environments").mkdir()
     (tmp_path / "pyproject.toml").write_text("of the server")
@@ -321,10 +335,60 @@ async def test_releases_are_named_as_the_index_names_them(tmp_path, wheelhouse):
         await later("1.2")
 
 
+@pytest.fixture
+def index(monkeypatch):
+    """An index that answers when it is told to, and what it was asked; it has a release 1.0 alone."""
+    found = SimpleNamespace(asked=[], may_answer=asyncio.Event())
+
+    async def ask(_source, version, *_):
+        found.asked.append(version)
+        await found.may_answer.wait()
+        if version != "1.0":
+            raise UnknownVersionError(f"there is no {version}")
+        return version
+
+    monkeypatch.setattr("dataset_server.references.ask", ask)
+    return found
+
+
+async def test_a_client_that_asks_for_much_keeps_nobody_waiting(tmp_path, index):
+    resolve = references(tmp_path, "tiny-handlers=={version}")
+    crowd = [asyncio.create_task(resolve(f"0.0.{number}", "crowd")) for number in range(1, 9)]
+    crowd.append(asyncio.create_task(resolve("1.0", "crowd")))
+    while len(index.asked) < 2:
+        await asyncio.sleep(0.001)
+    other = asyncio.create_task(resolve("1.0", "other"))
+    while "1.0" not in index.asked:
+        await asyncio.sleep(0.001)
+    assert len(index.asked) == 3, "two of the crowd's, and that"
+    index.may_answer.set()
+    assert (await other).version == "1.0"
+    found = await asyncio.gather(*crowd, return_exceptions=True)
+    assert [type(one) for one in found[:-1]] == 8 * [UnknownVersionError]
+    assert found[-1].version == "1.0"
+    assert index.asked.count("1.0") == 1, "the second finds it answered"
+
+
+async def test_what_is_no_version_is_remembered_for_a_while(tmp_path, index, monkeypatch):
+    monkeypatch.setattr("dataset_server.references._REMEMBERED", 2)
+    index.may_answer.set()
+    resolve = references(tmp_path, "tiny-handlers=={version}")
+    forgetful = references(tmp_path, "tiny-handlers=={version}", reference_seconds=0)
+    for _ in range(2):
+        for ask_for in (resolve, forgetful):
+            with pytest.raises(UnknownVersionError, match="there is no 9"):
+                await ask_for("9")
+    assert index.asked == 3 * ["9"]
+    for version in ("10", "11", "9"):
+        with pytest.raises(UnknownVersionError):
+            await resolve(version)
+    assert index.asked == [*3 * ["9"], "10", "11", "9"], "only the latest are"
+
+
 # Folders
 
 
-async def test_a_folder_means_its_content(tmp_path):
+async def test_a_folder_means_its_content(tmp_path, monkeypatch):
     source = write_source(tmp_path / "source", version="1.0")
     resolve = references(tmp_path, str(source), reference_seconds=0)
     first = await resolve("1.0")
@@ -333,8 +397,10 @@ async def test_a_folder_means_its_content(tmp_path):
     (source / "more.py").write_text("x = 1\n")
     assert (await resolve("1.0")).version != first.version
     assert resolve_again("tiny", first.source, first.version) is None
-    with pytest.raises(UnknownVersionError, match="served at version 1.0 only"):
-        await resolve("1.1")
+    with monkeypatch.context() as patched:
+        patched.delattr("dataset_server.sources.digest_folder")  # its files are not read for that
+        with pytest.raises(UnknownVersionError, match="served at version 1.0 only"):
+            await resolve("1.1")
     (source / "pyproject.toml").unlink()
     with pytest.raises(EnvironmentFailedError, match="cannot be read"):
         await resolve("1.0")

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_server.retries import LONGEST, retry_after
+from tests.server.tiny_packages import write_source
 from tests.support import Server, processes_mentioning, wait_until
 
+FOR_EVER = "import time; time.sleep(3600)"
 SLOW = {"fault": "slow", "count": 200, "examples_per_shard": 10}
 
 
@@ -59,7 +61,7 @@ def patient(raw_root, environments_dir, plugin_sources, tmp_path_factory):
         raw_root,
         tmp_path_factory.mktemp("patient"),
         environments_dir,
-        handlers=plugin_sources,
+        handlers={**plugin_sources, "tiny": str(write_source(tmp_path_factory.mktemp("tiny"), before=FOR_EVER))},
         settings={"retry_seconds": 0.05, "workers": 2},
     ).start()
     assert running.make("faulty", {"count": 1}, version="1.0")["kind"] == "ready"  # installs the handler
@@ -144,3 +146,17 @@ def test_cancel_ends_processes_and_frees_the_slot(patient):
     kept = {path.name: path.stat().st_ino for path in (work / "dataset").glob("faulty-*.tfrecord-*")}
     assert {name: kept[name] for name in sealed} == sealed
     assert act(patient, answer["dataset_id"], "cancel").status_code == 200
+
+
+def test_a_request_that_has_no_dataset_yet_is_cancelled_by_its_topic(patient):
+    """The last of this file: the installation goes on until the server stops."""
+    asked = patient.post("tiny", {}, version="1.0").json()
+    assert (asked["dataset_id"], asked["state"]) == (None, "resolving")
+    for _ in range(2):
+        cancelled = act(patient, asked["topic_id"], "cancel")
+        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    last = patient.events(asked["topic_id"])[-1]
+    assert (last["kind"], last["data"]["code"]) == ("cancelled", "cancelled")
+    again = patient.post("tiny", {}, version="1.0").json()
+    assert again["attempt"] == 2
+    assert act(patient, asked["topic_id"], "cancel").status_code == 200

@@ -249,7 +249,8 @@ async def test_what_cannot_be_noted_is_not_done(tmp_path):
 async def test_tokens_are_read_again_after_whatever_fails(monkeypatch):
     """asyncpg raises `OSError` where a database is not reached."""
     monkeypatch.setattr("dataset_server.auth._READ_SECONDS", 0.0)
-    told, again = [OSError("unreachable"), SQLAlchemyError("locked")], asyncio.Event()
+    told = [OSError("unreachable"), SQLAlchemyError("locked"), ValueError("unforeseen")]
+    again = asyncio.Event()
 
     class Unsteady(Access):
         async def read(self):

@@ -1,5 +1,6 @@
 """Reading archives again: what has rotted is found, named, put aside and made again."""
 
+import asyncio
 import errno
 import hashlib
 import os
@@ -8,8 +9,10 @@ import time
 
 import pytest
 
+from dataset_server import cache as cache_module
 from dataset_server import scrub
 from dataset_server.background import StoppedError
+from dataset_server.commands import scrub as command
 from dataset_server.scrub import read_again
 from dataset_server.store.schema import Shard
 from tests.server.cache_support import DAY, Scene, dataset_id, run_in
@@ -169,6 +172,100 @@ def test_what_has_rotted_is_put_aside_and_made_again(tmp_path):
         assert time.time() - (await scene.dataset(3)).checked_at < 60
 
     run_in(Scene(tmp_path, scrub_bytes_per_second="1TB"), test)
+
+
+def test_reading_again_is_no_use(tmp_path):
+    """It spoils no eviction, and what is deleted meanwhile is not rotten."""
+    reading, may_end = threading.Event(), threading.Event()
+
+    def wait(_):
+        reading.set()
+        assert may_end.wait(60)
+
+    async def test(scene):
+        scrubbing = asyncio.create_task(scene.cache.scrub(await scene.add(1, 1000), wait))
+        try:
+            await asyncio.to_thread(reading.wait, 60)
+            await scene.cache.delete(dataset_id(1), force=False)
+        finally:
+            may_end.set()
+        assert await scrubbing is None
+        assert (await scene.states(), scene.files()) == ({}, set())
+        assert scene.metrics.scrub_findings._value.get() == 0
+
+    run_in(Scene(tmp_path), test)
+
+
+def test_whatever_goes_wrong_it_is_tried_again(tmp_path, monkeypatch):
+    calls = []
+
+    async def fail(self, *_):
+        calls.append(self)
+        raise RuntimeError("nobody thought of this")
+
+    async def test(scene):
+        for name in ("_SCRUB_SECONDS", "_FLUSH_SECONDS"):
+            monkeypatch.setattr(cache_module, name, 0.001)
+        monkeypatch.setattr(type(scene.store), "due_for_scrub", fail)
+        monkeypatch.setattr(type(scene.cache), "flush", fail)
+        await scene.cache.start()
+        async with asyncio.timeout(60):
+            while min(calls.count(scene.cache), calls.count(scene.cache._store)) < 2:
+                await asyncio.sleep(0.001)
+        monkeypatch.undo()
+
+    run_in(Scene(tmp_path), test)
+
+
+async def test_the_command_can_be_interrupted(tmp_path, monkeypatch):
+    reading, stopped = threading.Event(), threading.Event()
+
+    def read(*arguments):
+        (stop,) = [argument for argument in arguments if isinstance(argument, threading.Event)]
+        reading.set()
+        if stop.wait(60):
+            stopped.set()
+        raise StoppedError
+
+    scene = Scene(tmp_path)
+    await scene.database.create()
+    await scene.add(1, 1000)
+    await scene.database.close()
+    monkeypatch.setattr(cache_module, "read_again", read)
+    running = asyncio.create_task(command._scrub(scene.settings))
+    await asyncio.to_thread(reading.wait, 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await asyncio.to_thread(stopped.wait, 30), "else the process stays until all is read"
+
+
+def test_an_archive_whose_rebuild_failed_is_read_again(tmp_path):
+    async def test(scene):
+        for number, state in enumerate(["failed", "cancelled", "building"]):
+            dataset = await scene.add(number, 1000, state="ready", age=50 * DAY, pinned=number == 0)
+            await scene.keep(dataset, state=state, checked_at=number)
+        made_again = []
+
+        async def remake(dataset):
+            made_again.append(dataset.dataset_id)
+
+        scene.cache._remake = remake
+        damage(scene.cache.archive_path(dataset_id(0), 1), 600)
+        due = await scene.store.due_for_scrub(time.time() - 30 * DAY)
+        assert due.dataset_id == dataset_id(0)
+        found = {dataset.dataset_id: finding async for dataset, finding in scene.cache.scrub_all()}
+        assert found.keys() == {dataset_id(0), dataset_id(1)}, "the third is about to be replaced"
+        assert found[dataset_id(0)].rotten == ("s1",)
+        assert found[dataset_id(1)] is None
+        assert await scene.states() == {0: "failed", 1: "cancelled", 2: "building"}
+        assert (await scene.store.offer(dataset_id(0))).sha256 is None
+        assert (await scene.store.offer(dataset_id(1))).sha256 is not None
+        assert scene.files() == {"1.1", "2.1"}
+        assert made_again == [dataset_id(0)]
+        assert await scene.store.due_for_scrub(time.time() - 30 * DAY) is None
+
+    run_in(Scene(tmp_path), test)
 
 
 def test_whose_turn_it_is(tmp_path):

@@ -1,6 +1,7 @@
 """Raw data that changed is found, and nothing else is taken for a change."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import json
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from dataset_server import freshness as checking
 from dataset_server import staleness
 from dataset_server.archive_folder import ArchiveFolder
 from dataset_server.background import StoppedError
@@ -268,6 +270,103 @@ def test_checks_are_shared_and_remembered(raw, tmp_path, monkeypatch):
             await database.close()
 
     asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def freshness_of(raw, folder, every=3600.0):
+    """What a server knows of the raw data, with a real ledger."""
+    database = Database(f"sqlite+aiosqlite:///{folder.root / 'server.db'}")
+    await database.create()
+    freshness = Freshness(raw, every, folder, CacheStore(database))
+    try:
+        yield freshness
+    finally:
+        await freshness.close()
+        await database.close()
+
+
+async def test_files_that_are_read_for_long_hold_up_nothing_else(raw, tmp_path, monkeypatch):
+    folder, reading, may_end, digest = ArchiveFolder(tmp_path), threading.Event(), threading.Event(), staleness._digest
+    os.utime(raw / "flowers" / PHOTO, (5, 5))
+    names = [f"{name}_1_x.zip" for name in "abcd"]
+    for name in names:
+        shutil.copy(listed(raw, tmp_path), folder.sources(name, 1))
+    os.utime(raw / "flowers" / PHOTO, (6, 6))
+    shutil.copy(listed(raw, tmp_path), folder.sources(names[3], 1))  # this one was made after the change
+
+    def slowly(*arguments):
+        reading.set()
+        assert may_end.wait(60)
+        return digest(*arguments)
+
+    monkeypatch.setattr(staleness, "_digest", slowly)
+    monkeypatch.setattr(checking, "_PATIENCE", 0.05)
+    async with freshness_of(raw, folder) as freshness:
+        try:
+            waiting = [asyncio.create_task(freshness.is_stale(_dataset(name, 1))) for name in names[:3]]
+            assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [False] * 3, "not known yet"
+            assert reading.is_set()
+            monkeypatch.setattr(checking, "_PATIENCE", 60.0)
+            assert not await freshness.is_stale(_dataset(names[3], 1))
+            assert freshness._known.keys() == {names[3]}, "a look is enough for it"
+            (raw / "flowers" / PHOTO).write_text("changed")
+        finally:
+            may_end.set()
+        assert await freshness.is_stale(_dataset(names[0], 1)), "the check went on"
+
+
+async def test_what_was_read_before_a_file_that_cannot_be_read_is_kept(raw, tmp_path, monkeypatch):
+    digest = staleness._digest
+
+    def fail(path, stop):
+        if path.name == "a.jpg":
+            raise OSError(errno.EIO, "the disk fails", str(path))
+        return digest(path, stop)
+
+    folder = ArchiveFolder(tmp_path)
+    listed(raw, tmp_path).rename(folder.sources("a_1_x.zip", 1))
+    for path in (PHOTO, LABELS):
+        os.utime(raw / "flowers" / path, (5, 5))
+    monkeypatch.setattr(staleness, "_digest", fail)
+    monkeypatch.setattr(checking, "_PART", 1)
+    touched = [entry.path for entry in look(raw, folder.sources("a_1_x.zip", 1)).doubtful]
+    assert touched == [f"flowers/{LABELS}", f"flowers/{PHOTO}"]
+    async with freshness_of(raw, folder) as freshness:
+        assert not await freshness.is_stale(_dataset("a_1_x.zip", 1))
+        assert set(await freshness._store.ledger(touched)) == {f"flowers/{LABELS}"}
+
+
+async def test_a_list_that_is_being_written_is_there_before_its_build_ends(raw, tmp_path, monkeypatch):
+    begun, may_end, written = threading.Event(), threading.Event(), []
+
+    def slowly(*_):
+        begun.set()
+        assert may_end.wait(60)
+        written.append(True)
+
+    monkeypatch.setattr(staleness, "record", slowly)
+    async with freshness_of(raw, ArchiveFolder(tmp_path)) as freshness:
+        recording = asyncio.create_task(freshness.record("a_1_x.zip", 1, tmp_path / "work"))
+        await asyncio.to_thread(begun.wait, 60)
+        recording.cancel()
+        await asyncio.sleep(0.01)
+        assert not recording.done(), "else it is written after the archive was removed"
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await recording
+        assert written
+
+
+def test_what_cannot_be_looked_for_now_ends_no_build(raw, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "the disk fails")
+
+    (raw / "flowers" / PHOTO).unlink()
+    assert staleness.changed_since_begun(raw, tmp_path / "work") is not None
+    os.utime(tmp_path / "work" / "environment", (time.time() + 3600,) * 2)
+    assert staleness.changed_since_begun(raw, tmp_path / "work") == f"flowers/{PHOTO}"
+    monkeypatch.setattr(staleness, "_is_away", fail)
+    assert staleness.changed_since_begun(raw, tmp_path / "work") is None
 
 
 def _dataset(dataset_id, revision):
