@@ -7,13 +7,10 @@ at the topic; requests that mean the same meet at the dataset; each dataset is m
 import asyncio
 import json
 import logging
-import time
 import weakref
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from dataset_client.protocol import hash_dataset_name
 
@@ -29,7 +26,6 @@ from .errors import (
     ServerFault,
     TooManyRequestsError,
     UnavailableError,
-    UnknownDatasetError,
     UnknownVersionError,
     WrongStateError,
 )
@@ -38,13 +34,12 @@ from .installations import Installations
 from .logs import add_to_context
 from .metrics import Metrics
 from .models import RequestedDataset
+from .preparing import Preparations
 from .references import References
-from .retries import retry_after
 from .settings import Settings
 from .sources import Resolved, resolve_again
-from .store import BuildStore, Store, Wanted, archive_data, insist
+from .store import BuildStore, Store, Wanted, archive_data
 from .store.schema import Dataset, Topic
-from .unwatched import Unwatched
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +101,18 @@ class Catalog:
         self._installations = installations
         self._cache = cache
         self._builds = builds
-        self._metrics = metrics
-        self._references = References(settings, environments.find)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._describer = Describer(settings, environments)
-        self._tasks: dict[asyncio.Task[None], Topic] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._preparations = Preparations(
+            settings,
+            store,
+            hub,
+            References(settings, environments.find),
+            installations,
+            self._describer,
+            metrics,
+            self._attach,
+        )
         self._stopping = False
 
     def _lock(self, name: str) -> asyncio.Lock:
@@ -120,24 +121,12 @@ class Catalog:
             lock = self._locks[name] = asyncio.Lock()
         return lock
 
-    async def resolve(self, dataset_name: str, version: str, client: str) -> Resolved:
-        """What a version means now; remembered as long as `References` says, asked for in the client's turn.
-
-        Raises `UnknownDatasetError`, `UnknownVersionError` or `EnvironmentFailedError`.
-        """
-        source = self._settings.sources.get(dataset_name)
-        if source is None:
-            raise UnknownDatasetError(
-                f"there is no dataset '{dataset_name}'; this server makes {', '.join(sorted(self._settings.sources))}"
-            )
-        return await self._references.resolve(dataset_name, source, version, client)
-
     async def request(self, request: RequestedDataset, client: Client) -> Answer:
         """Find or start what is asked for. Raises whatever `ServerFault` can be told at once."""
         self.refuse_while_stopping()
         if request.priority > 0 and client.role < Role.ADMIN:
             raise ForbiddenError("a priority above 0 needs the role 'admin'; leave it out, or take one from -10 to 0")
-        resolved = await self.resolve(request.dataset_name, request.handler_version, client.name)
+        resolved = await self._preparations.resolve(request.dataset_name, request.handler_version, client.name)
         topic_id = hash_dataset_name(request.dataset_name, request.handler_version, request.config)
         add_to_context(topic=topic_id)
         if answer := await self._known(topic_id, resolved, client):
@@ -191,12 +180,12 @@ class Catalog:
         self._hub.note_poll(topic_id)
         self._hub.wake([topic_id])
         if effective is None:
-            self._spawn(topic, resolved)
+            self._preparations.start(topic, resolved)
         else:
             try:
                 await self._attach(topic, resolved, effective)
             except Exception:  # the boundary: no attempt is left open
-                await self._fail(topic, ServerFault("the server failed; its log says more"))
+                await self._preparations.fail(topic, ServerFault("the server failed; its log says more"))
                 raise
         found = await self._store.find(topic_id)
         assert found is not None
@@ -218,7 +207,7 @@ class Catalog:
     async def describe(self, dataset_name: str, version: str, client: Client) -> dict[str, Any]:
         """A handler's options, schema and documentation; installs the version if need be."""
         self.refuse_while_stopping()
-        resolved = await self.resolve(dataset_name, version, client.name)
+        resolved = await self._preparations.resolve(dataset_name, version, client.name)
         environment = await self._installations.ensure(resolved, client.name)
         try:
             described = await self._describer.describe(resolved, environment, {}, client.name)
@@ -312,41 +301,15 @@ class Catalog:
         if topic.state != "cancelled":
             for owner in await self._store.askers_of(topic):
                 require_own(client, owner)
-            await self._cancel_request(topic, client.name, _cancelled_by(client))
+            await self._preparations.cancel(topic, client.name, _cancelled_by(client))
         now = await self._store.topic(topic.topic_id) or topic
         if now.state != "cancelled":
             raise WrongStateError(f"the request {topic.topic_id} is {now.state}, and not to be cancelled this way")
         return Answer(now, None)
 
-    async def _cancel_request(self, topic: Topic, by: str, message: str) -> None:
-        if await self._store.say(topic, "cancelled", {"code": "cancelled", "message": message, "by": by}):
-            self._hub.wake([topic.topic_id])
-            logger.info("request %s is cancelled by '%s': %s", topic.topic_id, by, message)
-            for task, prepared in self._tasks.items():
-                if (prepared.topic_id, prepared.attempt) == (topic.topic_id, topic.attempt):
-                    task.cancel()
-
-    async def _cancel_unwatched(self, seconds: float) -> None:
-        """Cancel requests without a dataset that nobody has listened to or asked for during ``seconds``."""
-        unwatched = Unwatched(self._hub, seconds)
-        while True:
-            await asyncio.sleep(seconds / 4)
-            prepared = {topic.topic_id: topic for topic in self._tasks.values()}
-            unwatched.keep(prepared)
-            try:
-                for topic_id, topic in prepared.items():
-                    if unwatched.is_so(topic_id):
-                        await self._cancel_request(topic, "", f"nobody waited for it any more, for {seconds:g} s")
-            except (SQLAlchemyError, OSError):
-                logger.exception("what nobody waits for cannot be cancelled")
-
     async def resume(self) -> None:
         """Go on with the requests an earlier server was at; asks nobody beyond this machine."""
-        for topic in await self._store.unattached_topics():
-            self._spawn(topic, None)
-        if self._settings.cancel_unwatched_seconds is not None:
-            watching = self._cancel_unwatched(self._settings.cancel_unwatched_seconds)
-            self._watching = asyncio.create_task(watching, name="unwatched requests")
+        await self._preparations.resume()
 
     def stop(self) -> None:
         """Refuse what is new from now on."""
@@ -355,72 +318,7 @@ class Catalog:
     async def close(self) -> None:
         """Stop preparing; what is not attached yet is taken up by the next server."""
         self.stop()
-        tasks = [*self._tasks, *([self._watching] if self._watching else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, topic: Topic, resolved: Resolved | None) -> None:
-        task = asyncio.create_task(self._prepare(topic, resolved), name=f"prepare {topic.topic_id}")
-        self._tasks[task] = topic
-        task.add_done_callback(self._tasks.pop)
-
-    async def _prepare(self, topic: Topic, resolved: Resolved | None) -> None:
-        """Install what a request needs, check its config, attach it; any fault becomes its ``failed`` event."""
-        add_to_context(topic=topic.topic_id)
-        tries = 0
-        while True:
-            try:
-                return await self._try_to_prepare(topic, resolved or await self._resolved_before(topic))
-            except ServerFault as error:
-                fault = error
-                # What the version means is found out anew by who asks again: a tag or a folder may have changed.
-                if source := self._settings.sources.get(topic.dataset_name):
-                    self._references.forget(source, topic.handler_version)
-            except Exception as error:  # the boundary: a request ends in an event, whatever happens
-                logger.exception("preparing %s failed", topic.topic_id)
-                fault = ServerFault(f"the server failed ({type(error).__name__}); its log says more")
-            if (task := asyncio.current_task()) and task.cancelling():  # on its way out, taken for a fault
-                raise asyncio.CancelledError from fault
-            limit, first = self._settings.retry_limit, self._settings.retry_seconds
-            wait = retry_after(fault.code, getattr(fault, "retryable", False), tries, limit=limit, first=first)
-            if wait is None:
-                await self._fail(topic, fault)
-                return None
-            tries += 1
-            if not await self._postpone(topic, fault, tries, wait):
-                return None
-            await asyncio.sleep(wait)
-
-    async def _resolved_before(self, topic: Topic) -> Resolved:
-        """What the version of a request meant when it was answered; where that is gone, what it means now."""
-        source, found = self._settings.sources.get(topic.dataset_name), None
-        if source:
-            found = await asyncio.to_thread(resolve_again, topic.dataset_name, source, topic.resolved_version)
-        return found or await self.resolve(topic.dataset_name, topic.handler_version, topic.client)
-
-    async def _try_to_prepare(self, topic: Topic, resolved: Resolved) -> None:
-        if not await self._store.say(topic, "state", {"state": "installing"}):
-            return  # another attempt has taken its place
-        self._hub.wake([topic.topic_id])
-        environment = await self._installations.ensure(resolved, topic.client)
-        effective = await self._describer.effective_config(
-            resolved, environment, json.loads(topic.config), topic.client
-        )
-        await self._attach(topic, resolved, effective)
-
-    async def _postpone(self, topic: Topic, fault: ServerFault, tries: int, wait: float) -> bool:
-        logger.warning("request %s failed, again in %g s: %s: %s", topic.topic_id, wait, fault.code, fault)
-        reason = {"reason": fault.code, "message": str(fault), "try": tries + 1, "retry_at": time.time() + wait}
-        goes_on = await insist(lambda: self._store.say(topic, "state", {"state": "queued", **reason}))
-        self._hub.wake([topic.topic_id])
-        return goes_on
-
-    async def _fail(self, topic: Topic, fault: ServerFault) -> None:
-        logger.warning("request %s failed: %s: %s", topic.topic_id, fault.code, fault)
-        if await insist(lambda: self._store.say(topic, "failed", fault.to_event())):
-            self._metrics.request_failed(fault.code)
-        self._hub.wake([topic.topic_id])
+        await self._preparations.close()
 
     async def _attach(self, topic: Topic, resolved: Resolved, effective: str) -> None:
         """Tie a request to its dataset, and start that if nobody has; nothing if its attempt is over by now."""

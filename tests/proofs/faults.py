@@ -164,7 +164,7 @@ def small_disk(folder: Path, size: str):
 
 def full_disk(folder: Path) -> None:
     """The disk fills up in the middle of a build, to its last byte, the database's too; later it has room again."""
-    with small_disk(folder / "data", "64m"), building(folder) as (server, socket):
+    with small_disk(folder / "data", "64m"), building(folder) as (server, _):
         filling = server.data_dir / "other-peoples-data"
         with filling.open("wb") as file:
             try:

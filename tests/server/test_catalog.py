@@ -37,7 +37,8 @@ async def scene(tmp_path):
 @pytest.fixture
 async def catalog(scene, monkeypatch):
     """Requests whose builds never end."""
-    monkeypatch.setattr("dataset_server.catalog.resolve_again", lambda *_: RESOLVED)
+    for module in ("catalog", "preparing"):
+        monkeypatch.setattr(f"dataset_server.{module}.resolve_again", lambda *_: RESOLVED)
 
     async def make(*_):
         await asyncio.Event().wait()
@@ -114,14 +115,14 @@ def installing(catalog):
         began.set()
         await asyncio.Event().wait()
 
-    catalog._installations = SimpleNamespace(ensure=ensure)
+    catalog._preparations._installations = SimpleNamespace(ensure=ensure)
     return began
 
 
 async def test_a_request_that_is_installed_for_can_be_cancelled(scene, catalog, installing):
     topic = await asked(scene)
     await catalog.resume()
-    (task,) = catalog._tasks
+    (task,) = catalog._preparations._tasks
     await asyncio.wait_for(installing.wait(), 60)
     assert (await catalog.request_to_cancel(ID)).topic_id == ID
     for client in (STRANGER, OWNER):
@@ -151,7 +152,8 @@ async def test_cancelling_a_request_means_its_dataset_once_there_is_one(scene, c
 
 
 async def test_nobody_installs_for_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr("dataset_server.catalog.resolve_again", lambda *_: RESOLVED)
+    for module in ("catalog", "preparing"):
+        monkeypatch.setattr(f"dataset_server.{module}.resolve_again", lambda *_: RESOLVED)
     scene = Scene(tmp_path, cancel_unwatched_seconds=0.02)
     await scene.database.create()
     catalog = scene.catalog(scene.builds(None))
@@ -159,11 +161,11 @@ async def test_nobody_installs_for_nobody(tmp_path, monkeypatch):
     async def ensure(*_):
         await asyncio.Event().wait()
 
-    catalog._installations = SimpleNamespace(ensure=ensure)
+    catalog._preparations._installations = SimpleNamespace(ensure=ensure)
     await asked(scene)
     with scene.hub.listen([ID]) as news:
         await catalog.resume()
-        (task,) = catalog._tasks
+        (task,) = catalog._preparations._tasks
         for _ in range(10):
             await asyncio.sleep(0.01)
         assert not task.done(), "somebody listens"
@@ -184,8 +186,8 @@ def handlers(catalog):
     async def effective_config(*_):
         return "{}"
 
-    catalog._installations = SimpleNamespace(ensure=ensure)
-    catalog._describer = SimpleNamespace(effective_config=effective_config)
+    catalog._installations = catalog._preparations._installations = SimpleNamespace(ensure=ensure)
+    catalog._preparations._describer = SimpleNamespace(effective_config=effective_config)
 
 
 async def test_the_next_server_makes_what_was_promised(scene, catalog, handlers):
@@ -194,10 +196,10 @@ async def test_the_next_server_makes_what_was_promised(scene, catalog, handlers)
     async def resolve(*_):
         raise AssertionError("somebody was asked")
 
-    catalog._references = SimpleNamespace(resolve=resolve)
+    catalog._preparations._references = SimpleNamespace(resolve=resolve)
     await asked(scene, priority=-7)
     await catalog.resume()
-    await asyncio.wait_for(asyncio.gather(*catalog._tasks), 60)
+    await asyncio.wait_for(asyncio.gather(*catalog._preparations._tasks), 60)
     made = await scene.datasets.dataset(hash_dataset_name("tones", RESOLVED.version, "{}"))
     assert (made.state, made.priority, made.client) == ("queued", -7, "c")
 
@@ -231,7 +233,7 @@ async def test_a_description_does_not_speak_for_the_server(catalog, handlers, mo
     async def refuse(*_):
         raise ConfigRefusedError("nothing is not enough", [])
 
-    monkeypatch.setattr(catalog, "resolve", resolve)
+    monkeypatch.setattr(catalog._preparations, "resolve", resolve)
     catalog._describer = SimpleNamespace(describe=describe)
     shown = await catalog.describe("tones", "1.0", OWNER)
     assert (shown["dataset_name"], shown["resolved_version"], shown["options"]) == ("tones", RESOLVED.version, [])
@@ -244,7 +246,7 @@ async def test_a_description_does_not_speak_for_the_server(catalog, handlers, mo
 async def test_an_attempt_that_was_replaced_makes_nothing(scene, catalog, handlers):
     old = await asked(scene)
     await asked(scene)
-    await catalog._prepare(old, RESOLVED)
+    await catalog._preparations._prepare(old, RESOLVED)
     await catalog._attach(old, RESOLVED, "{}")
     assert await scene.store.active() == []
 
@@ -256,7 +258,7 @@ async def test_a_request_that_fails_without_a_dataset_is_counted(scene, catalog,
     monkeypatch.setattr(catalog._installations, "ensure", refuse)
     topic = await asked(scene)
     await catalog.resume()
-    await asyncio.gather(*catalog._tasks)
+    await asyncio.gather(*catalog._preparations._tasks)
     assert (await scene.datasets.topic(topic.topic_id)).state == "failed"
     counted = scene.metrics.registry.get_sample_value
     assert counted("dataset_server_requests_failed_total", {"code": "environment_failed"}) == 1
