@@ -229,5 +229,6 @@ def warp(
     if nearest:
         geometry.check()
         return _warp(image, geometry, cv2.INTER_NEAREST, border, fill)
-    sampling = plan_sampling(geometry, (image.shape[0], image.shape[1]), dct=False)
+    mirrored = border != cv2.BORDER_CONSTANT  # as for photos, with which alphas go together
+    sampling = plan_sampling(geometry, (image.shape[0], image.shape[1]), dct=False, mirrored=mirrored)
     return resample(sampling.region.of(image), sampling, geometry, border, fill)

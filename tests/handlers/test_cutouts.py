@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import example as also
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -332,8 +333,16 @@ GEOMETRY = st.fixed_dictionaries(
 )
 
 
+#: Shrunk by blocks while it looks beyond the frame, where photos and alphas once parted.
+BEYOND_THE_FRAME = {
+    "image_size": [70, 33], "resize_mode": "stretch", "crop_size": None, "flip_horizontal": 0.0, "flip_vertical": 1.0,
+    "rotation": [0.0, 0.0], "scale": [0.5, 1.5], "shear": [0.0, 0.0], "perspective": [0.0, 0.0], "seed": 645,
+}  # fmt: skip
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(config=GEOMETRY)
+@also(config=BEYOND_THE_FRAME)
 def test_photo_alpha_and_mask_go_together(tmp_path, config):
     # A white subject on black: the photo is its alpha.
     root = fill(tmp_path, {"white.png": blob(3, colour=(255, 255, 255))})
