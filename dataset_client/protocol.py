@@ -36,6 +36,7 @@ cancelled  ``message``, ``code``, ``by`` (a client; empty for the server itself)
 Each attempt ends in exactly one of TERMINAL_KINDS.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -137,7 +138,11 @@ class Event:
         return self.kind in TERMINAL_KINDS
 
     def to_json(self) -> str:
-        """The text frame that carries it."""
+        """The text frame that carries it; made once, however many it is sent to."""
+        return self._text
+
+    @functools.cached_property
+    def _text(self) -> str:
         return json.dumps(
             {
                 "kind": self.kind,

@@ -17,7 +17,7 @@ from dataset_client.protocol import ID_PATTERN
 from .auth import Access, Client
 from .errors import MalformedRequestError, TooManyRequestsError
 from .hub import Hub
-from .store import Store
+from .store import EVENTS_AT_ONCE, Store
 
 HEARTBEAT_SECONDS = 20.0
 #: Seconds after which a client that holds all the sockets it may is asked to try again.
@@ -160,6 +160,8 @@ async def _send(
                         last[topic_id] = event.number
                         known.add(topic_id)
                         sent()
+                    if len(batch) < EVENTS_AT_ONCE:
+                        break  # what was said meanwhile is news
             caught_up(news)
             # Another server may have said something, and nobody here can be told.
             with contextlib.suppress(TimeoutError):

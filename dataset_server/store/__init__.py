@@ -2,9 +2,10 @@
 
 from .builds import BuildStore, Lease, LeaseLostError, NewArchive, Wanted
 from .database import Database, insist
-from .datasets import Store, archive_data, shard_data
+from .datasets import EVENTS_AT_ONCE, Store, archive_data, shard_data
 
 __all__ = [
+    "EVENTS_AT_ONCE",
     "BuildStore",
     "Database",
     "Lease",

@@ -3,10 +3,11 @@
 States change by compare-and-set: a writer that comes too late changes nothing. What builds write is in `builds`.
 """
 
+import asyncio
 import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
@@ -20,6 +21,8 @@ from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, Topic, askers, data
 
 _TOPIC_COLUMNS: Final = len(topics.c)
 _PINNED: Final = DATASET_COLUMNS.index(datasets.c.pinned)
+#: Events that are read at a time, at the most.
+EVENTS_AT_ONCE = 500
 
 
 class Store:
@@ -27,6 +30,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._replays: dict[tuple[str, int, int], _Replay] = {}
         self._find = database.prepare(
             select(*topics.c, *DATASET_COLUMNS)
             .select_from(topics.outerjoin(datasets, topics.c.dataset_id == datasets.c.dataset_id))
@@ -195,8 +199,19 @@ class Store:
 
     # -- events
 
-    async def events_after(self, topic_id: str, number: int, limit: int = 500) -> list[Event]:
-        """The events of a topic that come after ``number``, in order."""
+    async def events_after(self, topic_id: str, number: int, limit: int = EVENTS_AT_ONCE) -> list[Event]:
+        """The first ``limit`` events of a topic that come after ``number``, in order.
+
+        Who asks for the same at the same time, such as all who are woken by one event, shares one reading.
+        """
+        key = (topic_id, number, limit)
+        replay = self._replays.get(key)
+        if replay is None:
+            replay = self._replays[key] = _Replay(self._replay(*key))
+        return await replay.events()
+
+    async def _replay(self, topic_id: str, number: int, limit: int) -> list[Event]:
+        del self._replays[topic_id, number, limit]  # what is said from now on may be missing
         async with self._database.reading() as db:
             rows = await db.execute(
                 select(events)
@@ -205,6 +220,25 @@ class Store:
                 .limit(limit)
             )
             return [Event(topic_id, row.number, row.attempt, row.kind, json.loads(row.data)) for row in rows]
+
+
+class _Replay:
+    """A reading that many wait for. (Thousands of `asyncio.shield` would take time by the square of their number.)"""
+
+    def __init__(self, reading: Coroutine[Any, Any, list[Event]]) -> None:
+        self._task = asyncio.create_task(reading)
+        self._done = asyncio.Event()
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[list[Event]]) -> None:
+        if not task.cancelled():
+            task.exception()  # seen, though nobody may wait any more
+        self._done.set()
+
+    async def events(self) -> list[Event]:
+        """What was read, or raise what that raised; who is cancelled here leaves the reading to the others."""
+        await self._done.wait()
+        return self._task.result()
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,5 +1,6 @@
 """Builds outlive servers: leases with fences, kills in every state, stopping with and without patience."""
 
+import asyncio
 import json
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from dataset_server import ownership
 from dataset_server.ownership import Abandoned, new_owner, owner_may_live
 from dataset_server.store import BuildStore, Database, Lease, LeaseLostError, NewArchive, Store, Wanted
+from dataset_server.store.events import append
 from dataset_server.store.schema import Dataset, Shard, datasets
 from tests.support import connect, wait_until
 
@@ -52,6 +54,29 @@ async def leased(builds) -> Lease:
 
 async def told(database) -> list[tuple[str, dict]]:
     return [(event.kind, event.data) for event in await Store(database).events_after(ID, 0)]
+
+
+async def test_who_asks_at_the_same_time_shares_one_reading(database, topic):
+    store, numbers = Store(database), []
+
+    async def ask(number):
+        events = await store.events_after(ID, number)
+        numbers.append([event.number for event in events])
+        return events
+
+    first, second, third = await asyncio.gather(ask(0), ask(0), ask(1))
+    assert first is second
+    assert first[1:] == third
+    # What is said once a reading has begun is for the next one.
+    begun = asyncio.create_task(ask(0))
+    while not store._replays:
+        await asyncio.sleep(0)
+    while store._replays:
+        await asyncio.sleep(0)
+    async with database.writing() as db:
+        await append(db, [ID], "progress", {"done": 1, "total": 2, "rate": None, "eta": None})
+    assert [event.kind for event in await ask(0)][-1] == "progress"
+    await begun
 
 
 async def test_only_one_of_two_servers_gets_a_dataset(database):
