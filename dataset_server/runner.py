@@ -79,12 +79,14 @@ async def run_command(
     stall_timeout: float | None = None,
     on_event: Callable[[HandlerEvent], Awaitable[None]] | None = None,
     confinement: Confinement | None = None,
+    bytecode: Path | None = None,
 ) -> HandlerEvent:
     """Run ``describe``, ``plan`` or ``build``; return the event it ends with.
 
     ``on_event`` is awaited for each event before. ``folder`` is the working directory and takes request and log.
     ``timeout`` bounds the whole command, ``stall_timeout`` the time between two signs of progress, once there was one;
-    both in seconds. Without ``confinement`` there are no other limits.
+    both in seconds. Without ``confinement`` there are no other limits. Below ``bytecode`` Python puts what it compiles,
+    instead of into `__pycache__`.
     Raises `ConfigRefusedError` or `HandlerFaultError`.
     """
     folder = folder.absolute()
@@ -97,7 +99,8 @@ async def run_command(
             collecting = asyncio.create_task(log.collect(errors.reader))
             handler = None
             try:
-                arguments = [str(python), "-I", "-m", "dataset_handlers", command, str(file)]
+                cache = ["-X", f"pycache_prefix={bytecode}"] if bytecode else []
+                arguments = [str(python), "-I", *cache, "-m", "dataset_handlers", command, str(file)]
                 handler = await _start(arguments, output, errors, folder, confinement)
                 a_second = _EVENTS_A_SECOND + _WORKERS_EVENTS_A_SECOND * request.get("workers", 1)
                 allowance = Allowance("events", _EVENTS_AT_ONCE, a_second)

@@ -14,6 +14,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from zipfile import ZipFile
 
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
@@ -87,10 +88,11 @@ class Installation:
             wheels.append(await self._build(own, "runtime"))
         wanted = self._scratch / "install.txt"
         wanted.write_text(recipe.lock + "".join(f"{local_wheel(wheel)}\n" for wheel in wheels))
-        options = ["--quiet", "--compile-bytecode", "--require-hashes", "--python", str(made / "bin" / "python")]
+        options = ["--quiet", "--require-hashes", "--python", str(made / "bin" / "python")]
         await self._uv("pip", "install", *options, "--requirement", str(wanted))
         (made / LOCK_FILE).write_text(recipe.lock)
-        await self._try_out(Environment(recipe.key, made, recipe.runtime))
+        environment = Environment(recipe.key, made, recipe.runtime)
+        await self._compile_bytecode(environment, await self._try_out(environment), wheels)
         facts = {
             "fingerprint": recipe.fingerprint,
             "dataset_handlers": recipe.runtime,
@@ -168,15 +170,25 @@ class Installation:
             raise installer_failed(what, finished, self._settings.environments)
         return finished
 
-    async def _try_out(self, environment: Environment) -> None:
-        """Ask the handler to describe itself, before anybody relies on it."""
+    async def _try_out(self, environment: Environment) -> list[Path]:
+        """Ask the handler to describe itself, before anybody relies on it; returns the modules it imported for that."""
         resolved = self._resolved
         request = {"dataset": resolved.dataset_name, "handler": resolved.entry_point}
         try:
             timeout = self._settings.describe_timeout
             confined = for_handlers(self._settings)
             folder = self._scratch / "trial"  # beside what was installed, so that it cannot be changed
-            await run_command(environment.python, "describe", request, folder, timeout=timeout, confinement=confined)
+            bytecode = folder / "bytecode"
+            await run_command(
+                environment.python,
+                "describe",
+                request,
+                folder,
+                timeout=timeout,
+                confinement=confined,
+                bytecode=bytecode,
+            )
+            return await asyncio.to_thread(_compiled_below, bytecode, environment.root)
         except HandlerFaultError as error:
             if error.code == "handler_api_mismatch":
                 raise
@@ -184,6 +196,31 @@ class Installation:
                 f"version {resolved.version} of '{resolved.dataset_name}' is installed but does not run: {error}",
                 error.log,
             ) from error
+
+    async def _compile_bytecode(self, environment: Environment, imported: list[Path], wheels: list[Path]) -> None:
+        """Compile the modules that are imported, and all of the wheels that were built here.
+
+        No handler can do that later. All that is installed would take ten times as long, most of it for tests.
+        """
+        (packages,) = environment.root.glob("lib/python*/site-packages")
+        own = [packages / name for wheel in wheels for name in ZipFile(wheel).namelist() if name.endswith(".py")]
+        listed = self._scratch / "modules.txt"
+        listed.write_text("".join(f"{path}\n" for path in {*imported, *own} if str(path).isprintable()))
+        # Without site, which would run what packages have put there; by time, or each import would hash the source.
+        command = [str(environment.python), "-I", "-S", "-m", "compileall", "-q", "-i", str(listed)]
+        command += ["--invalidation-mode", "timestamp"]
+        if imported or own:
+            await run_tool(command, timeout=self._settings.install_timeout)
+
+
+def _compiled_below(bytecode: Path, root: Path) -> list[Path]:
+    """The files below ``root`` whose bytecode Python has put below its ``pycache_prefix``."""
+    prefix = bytecode / root.relative_to(root.anchor)
+    found = []
+    for folder, _, files in os.walk(prefix):
+        source = root / Path(folder).relative_to(prefix)
+        found += [source / f"{name.partition('.')[0]}.py" for name in files if name.endswith(".pyc")]
+    return [path for path in found if path.is_file()]
 
 
 def _shipped_lock(folder: Path) -> str | None:

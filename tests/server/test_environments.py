@@ -214,6 +214,9 @@ async def test_all_that_is_installed_is_locked_by_hash(tmp_path, wheelhouse, mon
     need = write_wheel(wheelhouse, "need", "1.1", main=None)
     _, make = server(tmp_path, "tiny-handlers=={version}")
     environment = await make()
+    compiled = {path.name.partition(".")[0] for path in environment.root.rglob("*.pyc")}
+    assert "__main__" in compiled, "what a handler imports"
+    assert "need" not in compiled, "what it does not"
     lock = (environment.root / "requirements.lock").read_text()
     assert [entry.partition(" ")[0] for entry in entries(lock)] == ["need==1.1", "tiny-handlers==1.0"]
     assert not unhashed(entries(lock))
