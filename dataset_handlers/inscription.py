@@ -239,8 +239,8 @@ def _matrix(size: Size, surfaces: Surfaces, spot: Spot, extent: float, degrees: 
         matrix = plane_homography(size, spot.normal, spot.centre, wide, degrees, surfaces.size, surfaces.focal)
     except BadSampleError:
         return None
-    inside = all(
-        0 <= x <= surfaces.size[1] and 0 <= y <= surfaces.size[0]
+    inside = all(  # by a pixel, so that its soft edge is not cut
+        1 <= x <= surfaces.size[1] - 1 and 1 <= y <= surfaces.size[0] - 1
         for x, y in (transform_point(matrix, *corner) for corner in corners(size))
     )
     return matrix if inside and surfaces.share_on(spot, matrix, size) >= _LEAST_FIT else None

@@ -154,7 +154,7 @@ def resample(image: Image, sampling: Sampling, geometry: Geometry, border: int, 
     """
     x_blocks, y_blocks = sampling.blocks
     if sampling.blocks != (1, 1):
-        image = _average_blocks(image, x_blocks, y_blocks)
+        image = _average_blocks(image, x_blocks, y_blocks, border, fill)
     if sampling.sigma != (0.0, 0.0):
         kernel = [2 * _radius(sigma) + 1 for sigma in sampling.sigma]
         x_sigma, y_sigma = (sigma or 1.0 for sigma in sampling.sigma)  # a kernel of one pixel does nothing
@@ -178,11 +178,12 @@ def shows_frame(geometry: Geometry, source: Size) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def _average_blocks(image: Image, x: int, y: int) -> Image:
+def _average_blocks(image: Image, x: int, y: int, border: int, fill: int) -> Image:
     height, width = image.shape[:2]
     bottom, right = -height % y, -width % x
     if bottom or right:
-        image = _image(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE))
+        beyond = cv2.BORDER_CONSTANT if border == cv2.BORDER_CONSTANT else cv2.BORDER_REPLICATE
+        image = _image(cv2.copyMakeBorder(image, 0, bottom, 0, right, beyond, value=(fill, fill, fill)))
         height, width = image.shape[:2]
     return _image(cv2.resize(image, (width // x, height // y), interpolation=cv2.INTER_AREA))
 
