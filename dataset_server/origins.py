@@ -1,5 +1,6 @@
 """Where a request comes from: the address of its client, and the site whose page made a browser send it. Pure."""
 
+import functools
 import ipaddress
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ def comes_from_elsewhere(headers: Mapping[str, str]) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=256)  # clients say the same host with each request
 def may_be_rebound(host: str) -> bool:
     """Whether a ``Host`` header is a name that another site may have pointed to this machine (DNS rebinding).
 
