@@ -28,7 +28,8 @@ from .room import FLOOR, Space, bytes_in, bytes_to_keep_free, expected_bytes, in
 from .scrub import Finding, read_again
 from .settings import Settings
 from .store import Database
-from .store.cache import CacheStore, Offer, Use
+from .store.cache import CacheStore, Use
+from .store.offers import Offer, Offers
 from .store.schema import Dataset
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Cache:
     def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._store = CacheStore(database)
+        self._offers = Offers(database)
         self._metrics = metrics
         self._folder = ArchiveFolder(settings.data_dir / "archives")
         self._freshness = Freshness(settings.raw_root, settings.stale_check_seconds, self._folder, self._store)
@@ -169,14 +171,14 @@ class Cache:
     async def offered(
         self, dataset_id: str, revision: int | None = None, file: str | None = None
     ) -> AsyncIterator[Offer | None]:
-        """What there is of a dataset (`CacheStore.offer`), kept as by `using` while the context lasts.
+        """What there is of a dataset (`Offers.find`), kept as by `using` while the context lasts.
 
         Of what is not there nothing is kept, and nothing noted.
         """
-        found = await self._store.offer(dataset_id, revision, file)
+        found = await self._offers.find(dataset_id, revision, file)
         while found is not None and (found.sha256 is not None or found.shard is not None):
             async with self.using(dataset_id, found.revision):
-                now = await self._store.offer(dataset_id, revision, file)
+                now = await self._offers.find(dataset_id, revision, file)
                 if now is not None and now.revision == found.revision:
                     yield now
                     return

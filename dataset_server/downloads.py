@@ -31,7 +31,7 @@ from .errors import (
 from .logs import SENT_BYTES
 from .models import Deletion, RevisionQuery, parse_query
 from .ranges import wanted
-from .store.cache import Offer
+from .store.offers import Offer
 
 CACHE = web.AppKey("cache", Cache)
 

@@ -68,21 +68,6 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Offer:
-    """What there is of a dataset at one moment, as ``revision``: the one that was asked for, or its own.
-
-    ``bytes`` and ``sha256`` are the archive's, None where there is none. ``shard`` is the one that was asked for: in
-    the archive at its ``offset``, or without one in the folder of a build.
-    """
-
-    dataset: Dataset
-    revision: int
-    bytes: int | None
-    sha256: str | None
-    shard: Shard | None
-
-
-@dataclass(frozen=True)
 class RawFile:
     """A raw file and what told its content apart when its sha256 was found: a row of the ledger.
 
@@ -139,38 +124,6 @@ class CacheStore:
         async with self._database.reading() as db:
             rows = await db.execute(select(revisions.c.dataset_id, revisions.c.revision).where(unread))
             return [(row.dataset_id, row.revision) for row in rows]
-
-    async def offer(self, dataset_id: str, revision: int | None = None, file: str | None = None) -> Offer | None:
-        """What there is of a dataset: its archive of a ``revision``, its own by default, and the shard ``file``.
-
-        Without a revision, the shards of a build at work come before those of the archive it is to take the place of.
-        None if there is no such dataset.
-        """
-        number = literal(revision) if revision is not None else datasets.c.revision
-        # One statement: whatever is published meanwhile, all it returns is from one moment.
-        query = (
-            select(
-                *DATASET_COLUMNS,
-                revisions.c.bytes.label("kept_bytes"),
-                revisions.c.sha256.label("kept_sha256"),
-                revisions.c.shards.label("kept_shards"),
-                *(column.label(f"shard_{column.name}") for column in shards.c),
-            )
-            .select_from(datasets)
-            .outerjoin(revisions, and_(revisions.c.dataset_id == dataset_id, revisions.c.revision == number))
-            .outerjoin(shards, and_(shards.c.dataset_id == dataset_id, shards.c.file == (file or "")))
-            .where(datasets.c.dataset_id == dataset_id)
-        )
-        async with self._database.reading() as db:
-            row = (await db.execute(query)).one_or_none()
-        if row is None:
-            return None
-        values = row._mapping
-        dataset = Dataset(**{column.name: values[column.name] for column in DATASET_COLUMNS})
-        asked = dataset.revision if revision is None else revision
-        shard = Shard(**{column.name: values[f"shard_{column.name}"] for column in shards.c})
-        sealed = shard if shard.file is not None else None
-        return _offer(dataset, asked, values, sealed, is_own=revision is None, file=file)
 
     async def expected(self, dataset_id: str | None = None) -> dict[str, set[int]]:
         """By dataset, the revisions that may be on disk or are just being written; of all, or of one."""
@@ -391,23 +344,6 @@ class CacheStore:
                 paths = [file.path for file in part]
                 await db.execute(delete(raw_files).where(raw_files.c.path.in_(paths)))
                 await db.execute(insert(raw_files), [vars(file) for file in part])
-
-
-def _offer(
-    dataset: Dataset, revision: int, row: Mapping[Any, Any], sealed: Shard | None, *, is_own: bool, file: str | None
-) -> Offer:
-    """Make sense of a row: it has a kept archive or none, and ``sealed`` is the dataset's present shard."""
-    if dataset.state == "ready" and dataset.revision == revision:
-        in_archive = sealed if sealed and sealed.offset is not None else None
-        return Offer(dataset, revision, dataset.archive_bytes or 0, dataset.archive_sha256 or "", in_archive)
-    # The shards of an attempt that came to nothing do not hide those of the archive that stayed.
-    is_best = dataset.is_active or row["kept_bytes"] is None
-    of_build = sealed if is_own and is_best and dataset.state != "evicted" else None
-    if row["kept_bytes"] is None:
-        return Offer(dataset, revision, None, None, of_build)
-    kept = json.loads(row["kept_shards"]) if file else ()
-    found = (Shard(**shard) for shard in kept if shard["file"] == file)
-    return Offer(dataset, revision, row["kept_bytes"], row["kept_sha256"], of_build or next(found, None))
 
 
 def _as_candidates(own: Iterable[Sequence[Any]], superseded: Iterable[Sequence[Any]]) -> list[Candidate]:

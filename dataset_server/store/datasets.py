@@ -17,10 +17,22 @@ from dataset_client.protocol import TERMINAL_KINDS, Event
 
 from .database import Database
 from .events import append
-from .schema import ACTIVE, DATASET_COLUMNS, Dataset, Shard, Topic, askers, datasets, events, manifests, shards, topics
+from .schema import (
+    ACTIVE,
+    DATASET_COLUMNS,
+    Dataset,
+    Shard,
+    Topic,
+    askers,
+    dataset_of,
+    datasets,
+    events,
+    manifests,
+    shards,
+    topics,
+)
 
 _TOPIC_COLUMNS: Final = len(topics.c)
-_PINNED: Final = DATASET_COLUMNS.index(datasets.c.pinned)
 #: Events that are read at a time, at the most.
 EVENTS_AT_ONCE = 500
 
@@ -36,6 +48,12 @@ class Store:
             .select_from(topics.outerjoin(datasets, topics.c.dataset_id == datasets.c.dataset_id))
             .where(topics.c.topic_id == bindparam("topic_id"))
         )
+        self._said = database.prepare(
+            select(events.c.topic_id, events.c.number, events.c.attempt, events.c.kind, events.c.data)
+            .where(events.c.topic_id == bindparam("topic_id"), events.c.number > bindparam("after"))
+            .order_by(events.c.number)
+            .limit(bindparam("limit"))
+        )
 
     # -- requests
 
@@ -47,8 +65,8 @@ class Store:
 
     async def find(self, topic_id: str) -> tuple[Topic, Dataset | None] | None:
         """A request, if it was ever made, with its dataset, once that is known."""
-        row = await self._find(topic_id)
-        return None if row is None else _topic_and_dataset(tuple(row))
+        rows = await self._find(topic_id=topic_id)
+        return _topic_and_dataset(tuple(rows[0])) if rows else None
 
     async def active_requests(self, client: str) -> int:
         """How many requests of a client have not been answered yet."""
@@ -212,14 +230,8 @@ class Store:
 
     async def _replay(self, topic_id: str, number: int, limit: int) -> list[Event]:
         del self._replays[topic_id, number, limit]  # what is said from now on may be missing
-        async with self._database.reading() as db:
-            rows = await db.execute(
-                select(events)
-                .where(events.c.topic_id == topic_id, events.c.number > number)
-                .order_by(events.c.number)
-                .limit(limit)
-            )
-            return [Event(topic_id, row.number, row.attempt, row.kind, json.loads(row.data)) for row in rows]
+        rows = await self._said(topic_id=topic_id, after=number, limit=limit)
+        return [Event(topic, at, attempt, kind, json.loads(data)) for topic, at, attempt, kind, data in rows]
 
 
 class _Replay:
@@ -244,9 +256,8 @@ class _Replay:
 @functools.lru_cache(maxsize=1024)
 def _topic_and_dataset(row: tuple[Any, ...]) -> tuple[Topic, Dataset | None]:
     """A row of both; remembered, because making objects of it takes as long as reading it."""
-    topic, values = Topic(*row[:_TOPIC_COLUMNS]), list(row[_TOPIC_COLUMNS:])
-    values[_PINNED] = bool(values[_PINNED])  # SQLite's own answer is a number
-    return topic, Dataset(*values) if values[0] is not None else None
+    topic, values = Topic(*row[:_TOPIC_COLUMNS]), row[_TOPIC_COLUMNS:]
+    return topic, dataset_of(values) if values[0] is not None else None
 
 
 def shard_data(shard: Shard) -> dict[str, Any]:

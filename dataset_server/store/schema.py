@@ -8,7 +8,9 @@ that a rebuild is to take the place of until it has,
 what. A *client* is the name of a token; empty where none was needed. Times are seconds since the epoch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false
 
@@ -217,6 +219,14 @@ class Dataset:
 
 #: What a `Dataset` is made of, in its order.
 DATASET_COLUMNS = list(datasets.c)
+_PINNED = DATASET_COLUMNS.index(datasets.c.pinned)
+
+
+def dataset_of(row: Sequence[Any]) -> Dataset:
+    """A dataset from the values of `DATASET_COLUMNS`; SQLite's own answer to whether it is pinned is a number."""
+    values = list(row)
+    values[_PINNED] = bool(values[_PINNED])
+    return Dataset(*values)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataset_server.metrics import Metrics
 from dataset_server.settings import Settings
 from dataset_server.store import Database
 from dataset_server.store.cache import CacheStore
+from dataset_server.store.offers import Offers
 from dataset_server.store.schema import DATASET_COLUMNS, Dataset, Shard, datasets, revisions, shards
 
 DAY = 24 * 3600.0
@@ -34,6 +35,7 @@ class Scene:
         self.metrics = Metrics.create()
         self.database = Database(self.settings.database)
         self.store = CacheStore(self.database)
+        self.offers = Offers(self.database)
         self.cache = Cache(self.settings, self.database, self.metrics)
 
     async def add(self, number: int, size: int, *, age: float = DAY, sparse: bool = False, **values) -> Dataset:

@@ -104,7 +104,7 @@ async def test_archives_whose_rebuild_failed_or_is_under_way(scene, tmp_path, ar
         assert await other.states() == {1: "failed", 2: "building", 3: "ready" if archives else "evicted"}
         assert other.files() == ({"1.1", "2.1", "3.2"} if archives else set())
         for number in (1, 2):
-            assert ((await other.store.offer(dataset_id(number))).sha256 is not None) == archives
+            assert ((await other.offers.find(dataset_id(number))).sha256 is not None) == archives
         async with other.database.reading() as db:
             kept = (await db.execute(select(revisions.c.dataset_id).order_by(revisions.c.dataset_id))).scalars().all()
         assert kept == ([dataset_id(1), dataset_id(2)] if archives else [])

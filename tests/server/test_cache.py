@@ -15,6 +15,7 @@ from dataset_server.errors import DiskFullError, InUseError
 from dataset_server.room import FLOOR
 from dataset_server.store import BuildStore, Lease, NewArchive, Store, Wanted
 from dataset_server.store.cache import CacheStore
+from dataset_server.store.offers import Offers
 from dataset_server.store.schema import Shard, datasets, events, revisions, shards, topics
 from tests.server.cache_support import DAY, Scene, dataset_id, run_in
 
@@ -180,14 +181,14 @@ def test_superseded_archives_go_when_nobody_reads_them(tmp_path):
         async with scene.cache.using(dataset_id(1), 1):
             await scene.cache.remove_superseded()
         assert scene.files() == {"1.1", "1.2", "1.3", "2.1", "3.1"}, "read, just superseded, or current"
-        assert (await scene.store.offer(dataset_id(1), 2)).bytes == 50
+        assert (await scene.offers.find(dataset_id(1), 2)).bytes == 50
 
     async def an_hour_later(scene):
         async with scene.database.writing() as db:
             await db.exec_driver_sql("UPDATE revisions SET superseded_at = 0, last_used_at = 0")
         await scene.cache.remove_superseded()
         assert scene.files() == {"1.3", "2.1", "3.1"}, "a rebuild that fails leaves the archive that there is"
-        assert (await scene.store.offer(dataset_id(1), 2)).sha256 is None
+        assert (await scene.offers.find(dataset_id(1), 2)).sha256 is None
         assert scene.metrics.evictions._value.get() == 0, "that made no room"
 
     run_in(Scene(tmp_path), test)
@@ -289,7 +290,7 @@ def test_a_rebuild_that_comes_to_nothing_leaves_the_archive(tmp_path, ending):
             await builds.fail(lease, {"code": "x", "message": "x"})
         else:
             await builds.cancel(lease.dataset_id, 2, {"code": "cancelled", "message": "x"})
-        offer = await scene.store.offer(dataset_id(1), None, "s1")
+        offer = await scene.offers.find(dataset_id(1), None, "s1")
         assert (offer.revision, offer.sha256, offer.shard.offset) == (1, before.archive_sha256, 20_000)
         async with scene.database.writing() as db:
             await db.execute(update(revisions).values(superseded_at=0, last_used_at=0))
@@ -313,20 +314,20 @@ def test_what_is_offered_while_it_is_made_anew(tmp_path):
         before = await scene.add(1, 100)
         builds, lease = await rebuild(scene, 1)
         await builds.seal_shard(lease, sealed_by_a_build(1))
-        old = await scene.store.offer(dataset_id(1), 1, "s0")
+        old = await scene.offers.find(dataset_id(1), 1, "s0")
         assert (old.sha256, old.bytes, old.shard.offset, old.shard.bytes) == (before.archive_sha256, 100, 0, 50)
-        new = await scene.store.offer(dataset_id(1), None, "s0")
+        new = await scene.offers.find(dataset_id(1), None, "s0")
         assert (new.sha256, new.shard) == (before.archive_sha256, sealed_by_a_build(1)), (
             "no bytes of one as the other's"
         )
-        assert (await scene.store.offer(dataset_id(1), None, "s1")).shard.offset == 50, "not sealed again yet"
-        assert (await scene.store.offer(dataset_id(1), 1, "nothing")).shard is None
-        assert await scene.store.offer(dataset_id(2)) is None
+        assert (await scene.offers.find(dataset_id(1), None, "s1")).shard.offset == 50, "not sealed again yet"
+        assert (await scene.offers.find(dataset_id(1), 1, "nothing")).shard is None
+        assert await scene.offers.find(dataset_id(2)) is None
         made = NewArchive(2, 77, "c" * 64, '{"a": 1}', "p", {"s0": 33}, 1.0)
         await builds.publish(lease, made)
-        assert (await scene.store.offer(dataset_id(1), 1, "s0")).shard.offset == 0
-        assert (await scene.store.offer(dataset_id(1), None, "s0")).shard.offset == 33
-        assert (await scene.store.offer(dataset_id(1), 2, "s1")).shard is None
+        assert (await scene.offers.find(dataset_id(1), 1, "s0")).shard.offset == 0
+        assert (await scene.offers.find(dataset_id(1), None, "s0")).shard.offset == 33
+        assert (await scene.offers.find(dataset_id(1), 2, "s1")).shard is None
         assert await Store(scene.database).manifest(dataset_id(1)) == '{"a": 1}'
         assert time.time() - (await scene.dataset(1)).checked_at < 60, "it was read while it was written"
 
@@ -343,7 +344,7 @@ def test_shards_of_an_attempt_that_failed_do_not_hide_those_of_the_archive(tmp_p
         if not kept:
             async with scene.database.writing() as db:
                 await db.execute(delete(revisions))
-        offer = await scene.store.offer(dataset_id(1), None, "s0")
+        offer = await scene.offers.find(dataset_id(1), None, "s0")
         assert offer.shard.offset == (0 if kept else None)
 
     run_in(Scene(tmp_path), test)
@@ -352,17 +353,17 @@ def test_shards_of_an_attempt_that_failed_do_not_hide_those_of_the_archive(tmp_p
 def test_what_is_published_between_two_looks_is_kept_instead(tmp_path, monkeypatch):
     async def test(scene):
         await scene.add(1, 100)
-        looks, offer = [], CacheStore.offer
+        looks, find = [], Offers.find
 
-        async def offer_then_publish(*arguments):
-            found = await offer(*arguments)
+        async def find_then_publish(*arguments):
+            found = await find(*arguments)
             if not looks:
                 async with scene.database.writing() as db:
                     await db.execute(update(datasets).values(revision=2, archive_sha256="c" * 64))
             looks.append(found.revision)
             return found
 
-        monkeypatch.setattr(CacheStore, "offer", offer_then_publish)
+        monkeypatch.setattr(Offers, "find", find_then_publish)
         async with scene.cache.offered(dataset_id(1), None, "s0") as found:
             assert (found.revision, found.sha256) == (2, "c" * 64)
             assert set(scene.cache._open) == {(dataset_id(1), 2)}, "that is the file which may not go"

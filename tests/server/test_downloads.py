@@ -28,7 +28,7 @@ from dataset_server.downloads import CACHE, Piece, _open, get_shard, send
 from dataset_server.middlewares import faults
 from dataset_server.ranges import Wanted, wanted
 from dataset_server.store.audit import Audit
-from dataset_server.store.cache import Offer
+from dataset_server.store.offers import Offer
 from dataset_server.store.schema import Shard
 from tests.support import Server
 

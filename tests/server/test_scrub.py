@@ -259,8 +259,8 @@ def test_an_archive_whose_rebuild_failed_is_read_again(tmp_path):
         assert found[dataset_id(0)].rotten == ("s1",)
         assert found[dataset_id(1)] is None
         assert await scene.states() == {0: "failed", 1: "cancelled", 2: "building"}
-        assert (await scene.store.offer(dataset_id(0))).sha256 is None
-        assert (await scene.store.offer(dataset_id(1))).sha256 is not None
+        assert (await scene.offers.find(dataset_id(0))).sha256 is None
+        assert (await scene.offers.find(dataset_id(1))).sha256 is not None
         assert scene.files() == {"1.1", "2.1"}
         assert made_again == [dataset_id(0)]
         assert await scene.store.due_for_scrub(time.time() - 30 * DAY) is None
