@@ -121,6 +121,8 @@ def _errors_of(url: str) -> Iterator[None]:
         yield
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
         raise ProtocolError(f"{url}: {error}") from error
+    except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:  # that does not mend itself soon
+        raise ServerUnreachableError(f"{url}: {error}", transient=True) from error
     except requests.ConnectionError as error:
         raise ServerAwayError(f"{url}: {error}", transient=True) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -132,8 +134,11 @@ def _require_framing(response: requests.Response) -> None:
 
     `http.client` accepts what there is of them. Raises `ServerUnreachableError`.
     """
-    is_framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
-    if not is_framed or (response.status_code == 206 and "Content-Range" not in response.headers):
+    headers = response.headers
+    is_whole = headers.get("Content-Length", "").isdecimal() or headers.get("Transfer-Encoding") == "chunked"
+    is_whole &= response.status_code != 206 or "Content-Range" in headers
+    is_whole &= len(headers.get("X-Content-SHA256", "-" * 64)) == 64
+    if not is_whole:
         raise ServerUnreachableError(f"{response.url}: the answer ended in its headers", transient=True)
 
 

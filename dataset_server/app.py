@@ -142,8 +142,8 @@ async def serve(settings: Settings) -> None:
         bound = listening.sockets[0].getsockname()
         host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
         scheme = "https" if tls else "http"
-        print(f"dataset-server listens on {scheme}://{host}:{bound[1]}", flush=True)  # noqa: T201 - for whoever started us
         asked_to_stop = _signals()
+        print(f"dataset-server listens on {scheme}://{host}:{bound[1]}", flush=True)  # noqa: T201 - for whoever started us
         _collect_garbage_seldom()
         await asked_to_stop.get()
         logger.info("stopping; unfinished builds go on at the next start")

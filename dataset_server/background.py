@@ -8,7 +8,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -30,6 +30,24 @@ def in_background(action: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
     """Run ``action`` in one of the threads for long work, from now on; await what is returned for its result."""
     call = functools.partial(contextvars.copy_context().run, action, *args, **kwargs)
     return asyncio.get_running_loop().run_in_executor(_THREADS, call)
+
+
+def look(action: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
+    """Run ``action``, which looks at a disk that may never answer, in a thread of its own; await what is returned.
+
+    Nobody need wait for such a thread, not even the process's end.
+    """
+    result: Future[_T] = Future()
+    result.set_running_or_notify_cancel()  # from here on it cannot be cancelled, so the thread may set it
+
+    def run() -> None:
+        try:
+            result.set_result(action(*args, **kwargs))
+        except BaseException as error:  # whatever it is, it goes to who asked
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="look", daemon=True).start()
+    return asyncio.wrap_future(result)
 
 
 async def in_thread_to_the_end(action: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

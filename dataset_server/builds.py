@@ -24,7 +24,7 @@ from .errors import EnvironmentFailedError, HandlerFaultError, ServerFault, Unkn
 from .hub import Hub
 from .installations import Installations
 from .logs import log_context
-from .making import TRASH, Maker, discard
+from .making import TRASH, Maker, discard, put_aside
 from .metrics import Metrics
 from .ownership import Abandoned, new_owner
 from .queue import FairQueue, Limits, Ticket
@@ -202,10 +202,18 @@ class Builds:
             await asyncio.wait((running.task,))
         return True
 
+    async def cancel_unless_waited_for(self, dataset: Dataset) -> None:
+        """End an attempt that was begun for a request which has ended meanwhile."""
+        if not await self._store.topics_of(dataset.dataset_id):
+            await self.cancel(dataset, "", "the request that it was made for has ended")
+
     def discard(self, dataset_id: str) -> None:
         """Remove what is left of the build of a dataset; nothing of one that runs, or is to."""
-        if dataset_id not in self._running and dataset_id not in self._claiming:
+        if not self._is_ours(dataset_id):
             discard(self.work_folder(dataset_id))
+
+    def _is_ours(self, dataset_id: str) -> bool:
+        return dataset_id in self._running or dataset_id in self._claiming
 
     # -- a build
 
@@ -227,7 +235,7 @@ class Builds:
                 # Whoever ended it, or goes on with it, cannot wake those who listen here.
                 with contextlib.suppress(SQLAlchemyError, OSError):
                     self._hub.wake(await self._store.all_topics_of(dataset.dataset_id))
-            except (SQLAlchemyError, OSError):  # that it is still to be made, is seen by `_adopt`
+            except Exception:  # the boundary: that it is still to be made, is seen by `_adopt`
                 logger.exception("build of %s stops: its end cannot be told", dataset.dataset_id)
 
     async def _try_until_it_ends(self, running: Running, dataset: Dataset, resolved: Resolved, pause: float) -> None:
@@ -324,7 +332,7 @@ class Builds:
                 held = await self._store.renew(self._owner, self._until())
                 self._renewed = began
                 lost = [running for running in ours if running.lease not in held]
-            except (SQLAlchemyError, OSError):
+            except Exception:  # the boundary: whatever it was, it is to be tried again
                 logger.exception("the leases cannot be renewed")
                 # Not renewed in time, they may be somebody else's by now.
                 lost = ours if time.monotonic() - self._renewed > self._settings.lease_seconds else []
@@ -333,7 +341,7 @@ class Builds:
                 for running in lost:  # one that has just ended is cancelled before it could tell
                     self._hub.wake(await self._store.all_topics_of(running.lease.dataset_id))
                 await self._adopt()
-            except (SQLAlchemyError, OSError):
+            except Exception:  # the boundary: whatever it was, it is to be tried again
                 logger.exception("abandoned builds cannot be looked for")
 
     async def _adopt(self) -> None:
@@ -343,8 +351,7 @@ class Builds:
         self._abandoned.keep(names)
         self._unreadable = {name: since for name, since in self._unreadable.items() if name in names}
         for seen in active:
-            ours = seen.dataset_id in self._running or seen.dataset_id in self._claiming
-            if not ours and self._abandoned.may_claim(seen):
+            if not self._is_ours(seen.dataset_id) and self._abandoned.may_claim(seen):
                 await self._take_up(seen)
 
     async def _take_up(self, seen: Dataset) -> None:
@@ -362,14 +369,14 @@ class Builds:
                     logger.warning("build of %s cannot be taken up yet: %s", seen.dataset_id, error)
                     return
         waited_for = await self._store.topics_of(seen.dataset_id)
-        if seen.dataset_id in self._running or seen.dataset_id in self._claiming:
+        if self._is_ours(seen.dataset_id):
             return
         dataset = await self._store.claim(seen, self._owner, self._until())
         if dataset is None:
             return
         if resolved and dataset.crashes < _MOST_CRASHES:
             logger.info("build of %s is taken up", dataset.dataset_id)
-            self.start(dataset, resolved, for_its_own_sake=not waited_for)
+            self.start(dataset, resolved, for_its_own_sake=not waited_for and seen.lease_owner != self._owner)
             return
         fault: ServerFault
         if unreadable:
@@ -388,18 +395,20 @@ class Builds:
             await asyncio.sleep(_TIDY_SECONDS)
             try:
                 await self._remove_orphans()
-            except (SQLAlchemyError, OSError):
+            except Exception:  # the boundary: whatever it was, it is to be tried again
                 logger.exception("the folders of builds cannot be tidied")
 
     async def _remove_orphans(self) -> None:
         """Remove build folders that nobody will go on with: published, failed for good or long ago, or never ours."""
+        trash: list[Path] = []
         for folder in list(self.work_root.iterdir()):
             if folder.name.startswith(TRASH):
                 continue  # that goes already
             dataset_id = f"{folder.name}.zip"
             dataset = await self._datasets.dataset(dataset_id)
-            if dataset is None or not _may_go_on(dataset):
-                self.discard(dataset_id)
+            if (dataset is None or not _may_go_on(dataset)) and not self._is_ours(dataset_id):
+                trash += filter(None, [put_aside(folder)])
+        remove_aside(trash)
 
     # -- builds that nobody waits for
 
@@ -417,7 +426,7 @@ class Builds:
                     dataset = await self._datasets.dataset(dataset_id)
                     if dataset and dataset.is_active:
                         await self.cancel(dataset, "", f"nobody waited for it any more, for {seconds:g} s")
-            except (SQLAlchemyError, OSError):
+            except Exception:  # the boundary: whatever it was, it is to be tried again
                 logger.exception("whether anybody waits for builds cannot be found out")
 
 

@@ -326,20 +326,29 @@ class Catalog:
         wanted = Wanted(dataset_id, topic.dataset_name, resolved.version, effective, topic.client, topic.priority)
         more: dict[str, Any] = {}
         async with self._lock(f"dataset {dataset_id}"):
-            attached = False
-            while not attached:  # again, if it is evicted or deleted in between
-                now = await self._store.topic(topic.topic_id)
-                if now is None or not now.is_active or now.attempt != topic.attempt:
-                    return
-                seen = await self._store.dataset(dataset_id)
-                claimed = await self._claim(wanted, seen)
-                if claimed:
-                    self._builds.start(claimed, resolved)
-                    if seen and seen.state == "ready":
-                        more = {"reason": "stale" if await self._cache.is_there(seen) else "lost"}
-                place = self._builds.place(dataset_id)
-                attached = await self._store.attach(topic, dataset_id, {**place, **more})
+            attached, started = False, None
+            try:
+                while not attached:  # again, if it is evicted or deleted in between
+                    if not await self._is_open(topic):
+                        break
+                    seen = await self._store.dataset(dataset_id)
+                    claimed = await self._claim(wanted, seen)
+                    if claimed:
+                        started = claimed
+                        self._builds.start(claimed, resolved)
+                        if seen and seen.state == "ready":
+                            more = {"reason": "stale" if await self._cache.is_there(seen) else "lost"}
+                    place = self._builds.place(dataset_id)
+                    attached = await self._store.attach(topic, dataset_id, {**place, **more})
+            finally:  # it may have been cancelled meanwhile, and this with it
+                if started and not await self._is_open(topic):
+                    await self._builds.cancel_unless_waited_for(started)
         self._hub.wake([topic.topic_id])
+
+    async def _is_open(self, topic: Topic) -> bool:
+        """Whether an attempt is the topic's present one, and has not ended."""
+        now = await self._store.topic(topic.topic_id)
+        return now is not None and now.is_active and now.attempt == topic.attempt
 
     async def _claim(self, wanted: Wanted, seen: Dataset | None) -> Dataset | None:
         """A new build of a dataset; None if it is ready, or somebody builds it."""

@@ -90,23 +90,29 @@ _NETWORK_FACTS = (
 _OPEN_FILES = 65536
 _THREADS_OF_A_PROCESS = 64  # on average
 
-#: By machine: its number in <linux/audit.h>, the system calls that do nothing and say that they did, and those that are
-#: refused (<asm/unistd.h>). Modes and times are of the first kind, since who copies a file with `shutil` sets both and
-#: would fail; owners, attributes, and a way around all this (io_uring) are of the second, and so are memory, semaphores
-#: and queues of System V, and POSIX queues (mq_overview(7)): they outlive who made them, and nothing removes them.
-_CALLS: Final[dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]]] = {
+#: By machine: its number in <linux/audit.h>, the system calls that do nothing and say that they did, those that are
+#: refused, and those that a process may do to itself alone, which it names by 0 (<asm/unistd.h>). Modes and times are
+#: of the first kind, since who copies a file with `shutil` sets both and would fail; and so are priorities and the
+#: choice of processors, by which any process of the same user can be slowed down. Owners, attributes, and a way around
+#: all this (io_uring) are of the second, and so are memory, semaphores and queues of System V, and POSIX queues
+#: (mq_overview(7)): they outlive who made them, and nothing removes them. Of the third are limits: the server's could
+#: be set to nothing.
+_CALLS: Final[dict[str, tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]] = {
     "x86_64": (
         0xC000003E,
         # chmod, fchmod, fchmodat, fchmodat2; utime, utimes, futimesat, utimensat
-        (90, 91, 268, 452, 132, 235, 261, 280),
+        # setpriority, ioprio_set, sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr
+        (90, 91, 268, 452, 132, 235, 261, 280, 141, 251, 142, 144, 203, 314),
         # chown, fchown, lchown, fchownat; setxattr, lsetxattr, fsetxattr, setxattrat and the same for remove…;
         # file_setattr; io_uring_setup; shmget, semget, msgget, mq_open
         (92, 93, 94, 260, 188, 189, 190, 463, 197, 198, 199, 466, 469, 425, 29, 64, 68, 240),
+        (302,),  # prlimit64
     ),
     "aarch64": (
         0xC00000B7,
-        (52, 53, 452, 88),
+        (52, 53, 452, 88, 140, 30, 118, 119, 122, 274),
         (54, 55, 5, 6, 7, 463, 14, 15, 16, 466, 469, 425, 194, 190, 186, 180),
+        (261,),
     ),
 }
 
@@ -231,8 +237,8 @@ def calls(*, filters: bool) -> dict[str, Any] | None:
 
     ``filters`` is whether the kernel has any.
     """
-    machine, void, refused = _CALLS.get(platform.machine(), (0, (), ()))
-    return {"machine": machine, "void": void, "refused": refused} if machine and filters else None
+    machine, void, refused, own = _CALLS.get(platform.machine(), (0, (), (), ()))
+    return {"machine": machine, "void": void, "refused": refused, "own": own} if machine and filters else None
 
 
 def gaps(settings: Settings, abi: int, *, filters: bool = True) -> Sequence[str]:
@@ -244,7 +250,10 @@ def gaps(settings: Settings, abi: int, *, filters: bool = True) -> Sequence[str]
         return ["this kernel has no Landlock (Linux 5.19): handlers can write to raw data and read the server's files"]
     found = []
     if calls(filters=filters) is None:
-        found.append("system calls are not filtered on this machine: handlers can change modes and times of our files")
+        found.append(
+            "system calls are not filtered on this machine: handlers can change modes and times of our files, and the "
+            "limits of this server's processes"
+        )
     if abi < 3:
         found.append("this kernel's Landlock is older than Linux 6.2: handlers could cut off raw files")
     if abi < 4 and not settings.handler_network:

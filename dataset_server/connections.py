@@ -112,7 +112,9 @@ class Connection(web.RequestHandler):
             # Not where we cut it off because something of ours had failed (`middlewares.one_answer`).
             self._is_logged = isinstance(exc.__cause__ or exc, ConnectionError)
             logger.info("%s has gone before the end of its answer", request.remote)
-            return web.Response(status=status)  # which goes nowhere
+            response = web.Response(status=status)  # which goes nowhere
+            response.force_close()
+            return response
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         logger.info("%s sends what is not HTTP: %.200r", request.remote, str(message))

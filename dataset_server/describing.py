@@ -4,6 +4,7 @@ from typing import Any
 
 from dataset_client.protocol import MalformedConfigError, canonical_json
 
+from .background import look
 from .confinement import for_handlers
 from .durable import temporary_folder
 from .environments import Environment, Environments
@@ -55,7 +56,7 @@ class Describer:
                     request,
                     folder,
                     timeout=self._settings.describe_timeout,
-                    confinement=for_handlers(self._settings),
+                    confinement=await look(for_handlers, self._settings),
                 )
         assert isinstance(answer, Described)
         return answer

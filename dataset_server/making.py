@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from . import handler_events as events
 from .archive import Published, Sealed, complete_manifest, publish, read_manifest
-from .background import in_thread_to_the_end, remove_aside, until_stopped
+from .background import in_thread_to_the_end, look, remove_aside, until_stopped
 from .cache import Cache
 from .confinement import for_handlers
 from .durable import read_bounded, sync_folder, write_file
@@ -139,7 +139,7 @@ class Maker:
             request,
             work,
             timeout=self._settings.plan_timeout,
-            confinement=for_handlers(self._settings),
+            confinement=await look(for_handlers, self._settings),
         )
         await asyncio.to_thread(sync_folder, work)  # the handler made the folders of plan and shards in it
 
@@ -173,7 +173,7 @@ class Maker:
             timeout=self._settings.build_timeout,
             stall_timeout=self._settings.stall_timeout,
             on_event=on_event,
-            confinement=for_handlers(self._settings),
+            confinement=await look(for_handlers, self._settings),
         )
         assert isinstance(finished, events.Finished)
         if sorted(finished.files) != sorted([*sealed, *events.METADATA_FILES]):
@@ -254,11 +254,11 @@ def _made_in(note: Path, environment: Environment) -> bool:
 
 def discard(folder: Path) -> None:
     """Take a build's folder away at once; its files, which may take minutes, go in the background."""
-    if trash := _put_aside(folder):
+    if trash := put_aside(folder):
         remove_aside([trash])
 
 
-def _put_aside(folder: Path) -> Path | None:
+def put_aside(folder: Path) -> Path | None:
     """Rename a build's folder to one that nobody looks for, which is returned: None if there was none."""
     trash = folder.with_name(f"{TRASH}{uuid.uuid4().hex}")
     try:

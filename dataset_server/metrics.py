@@ -18,7 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from .background import in_background
+from .background import look
 from .environments.environment import installed
 from .errors import (
     ConfigRefusedError,
@@ -198,7 +198,7 @@ class _Look:
     async def take(self) -> None:
         looking = self._looking
         if looking is None or looking.done():
-            looking = self._looking = in_background(self._look)
+            looking = self._looking = look(self._look)
         await asyncio.wait({looking}, timeout=_LOOK_SECONDS)
         if not looking.done():
             for gauge in self._gauges:

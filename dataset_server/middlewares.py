@@ -97,9 +97,9 @@ async def faults(request: web.Request, handler: Handler) -> web.StreamResponse:
         refused = MalformedRequestError(error.text or error.reason)
         refused.status = error.status
         return problem(refused)
-    except ConnectionError:
-        raise  # the client has gone, or its answer was cut off
     except Exception as error:  # the boundary: nothing but a problem document leaves
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            raise  # the client has gone, or its answer was cut off; a database's connection is another matter
         logger.exception("%s %s failed", request.method, request.path)
         return problem(ServerFault(f"the server failed ({type(error).__name__}); its log says more"))
 

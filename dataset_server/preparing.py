@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from .describing import Describer
 from .errors import ServerFault, UnknownDatasetError
 from .hub import Hub
@@ -161,5 +159,5 @@ class Preparations:
                 for topic_id, topic in prepared.items():
                     if unwatched.is_so(topic_id):
                         await self.cancel(topic, "", f"nobody waited for it any more, for {seconds:g} s")
-            except (SQLAlchemyError, OSError):
+            except Exception:  # the boundary: whatever it was, it is to be tried again
                 logger.exception("what nobody waits for cannot be cancelled")

@@ -115,6 +115,9 @@ def _filter(calls: dict[str, Any]) -> None:
     for numbers, answer in ((calls["void"], _SECCOMP_RET_ERRNO), (calls["refused"], refused)):
         for number in numbers:
             program += [(_BPF_IF_EQUAL, 0, 1, number), (_BPF_RETURN, 0, 0, answer)]
+    for number in calls["own"]:  # of the process that is named by the low half of the first argument
+        program += [(_BPF_IF_EQUAL, 0, 3, number), (_BPF_LOAD, 0, 0, 16), (_BPF_IF_EQUAL, 1, 0, 0)]
+        program += [(_BPF_RETURN, 0, 0, refused), (_BPF_LOAD, 0, 0, 0)]
     program.append((_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW))
     steps = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
     whole = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(steps)))

@@ -50,7 +50,7 @@ _WORKERS_EVENTS_A_SECOND: Final = 1 << 10
 _LOG_A_SECOND: Final = 1 << 20
 _TURN: Final = 64 << 10
 _LEAVING_SECONDS: Final = 2.0
-_OURS_TO_READ: Final = ("plan", "sealed", "dataset")
+_OURS_TO_READ: Final = ("plan", "sealed", "dataset", "bytecode")
 _MOST_FILES: Final = 1_000_000
 
 _BREACHES: Final = {

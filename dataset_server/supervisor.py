@@ -13,7 +13,8 @@ program and all that came from it are killed. When nothing is left, standard out
 
 ``status`` is the program's own, negative for a signal. RULES are numbers of <linux/landlock.h>, made in
 `dataset_server.confinement`: ``{"fs", "net", "scoped", "beneath": [[path, access], ...]}``. CALLS are those of system
-calls that do nothing, and that are refused: ``{"machine", "void": [...], "refused": [...]}``.
+calls that do nothing, that are refused, and that a process may do to itself alone:
+``{"machine", "void": [...], "refused": [...], "own": [...]}``.
 
 Descendants cannot get away, whatever sessions they open: orphans are given to a "child subreaper" (prctl(2)), which
 this process is, so that it has no children left only when there are no descendants left.
@@ -151,11 +152,12 @@ class _Watch:
         waited_for = 0
         for process in tree:
             started, own, children = ticks_of(process)
-            seen[process, started] = own
-            waited_for += children
+            if started:  # else it has gone meanwhile
+                seen[process, started] = own
+                waited_for += children
         for process, before in self._seen.keys() - seen.keys():
             started, own, _ = ticks_of(process)
-            if started == before:  # not gone, but missed: who changes parents may be
+            if started and started == before:  # not gone, but missed: who changes parents may be
                 seen[process, started] = own
         self._gone += sum(own for key, own in self._seen.items() if key not in seen)
         self._seen = seen

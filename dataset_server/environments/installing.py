@@ -8,6 +8,7 @@ import asyncio
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from zipfile import ZipFile
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
+from ..background import in_background, look
 from ..confinement import for_handlers
 from ..durable import read_bounded
 from ..errors import EnvironmentFailedError, HandlerFaultError, UnknownVersionError
@@ -29,6 +31,8 @@ from ..settings import Settings, own_handlers
 from ..sources import Resolved, checkout, digest_folder
 from .environment import LOCK_FILE, Environment, seal
 from .locks import entries, hash_from_folders, hash_of, local_wheel, name_of, refuse_addresses, unhashed
+
+logger = logging.getLogger(__name__)
 
 _OWN_PACKAGE: Final = "dataset-handlers"
 _LOCK_BYTES: Final = 16 << 20
@@ -176,7 +180,7 @@ class Installation:
         request = {"dataset": resolved.dataset_name, "handler": resolved.entry_point}
         try:
             timeout = self._settings.describe_timeout
-            confined = for_handlers(self._settings)
+            confined = await look(for_handlers, self._settings)
             folder = self._scratch / "trial"  # beside what was installed, so that it cannot be changed
             bytecode = folder / "bytecode"
             await run_command(
@@ -188,7 +192,7 @@ class Installation:
                 confinement=confined,
                 bytecode=bytecode,
             )
-            return await asyncio.to_thread(_compiled_below, bytecode, environment.root)
+            return await in_background(_compiled_below, bytecode, environment.root)
         except HandlerFaultError as error:
             if error.code == "handler_api_mismatch":
                 raise
@@ -210,7 +214,9 @@ class Installation:
         command = [str(environment.python), "-I", "-S", "-m", "compileall", "-q", "-i", str(listed)]
         command += ["--invalidation-mode", "timestamp"]
         if imported or own:
-            await run_tool(command, timeout=self._settings.install_timeout)
+            compiled = await run_tool(command, timeout=self._settings.install_timeout)
+            if compiled.status != 0:
+                logger.warning("%s: some modules are not compiled: %s", environment.root.name, compiled.tail)
 
 
 def _compiled_below(bytecode: Path, root: Path) -> list[Path]:

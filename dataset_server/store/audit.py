@@ -153,6 +153,6 @@ class Audit:
                 if not pruned or time.monotonic() - pruned > _PRUNE_SECONDS:
                     await self.prune()
                     pruned = time.monotonic()
-            except (SQLAlchemyError, OSError):
+            except Exception:  # the boundary: whatever it was, it is to be tried again
                 logger.exception("the audit cannot be written; trying again")
             await asyncio.sleep(_FLUSH_SECONDS)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from ..background import in_background
+from ..background import look
 from ..migrations import join, upgrade
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Database:
         May take as long as the disk does, in a thread.
         """
         if self._quick:
-            await in_background(self._quick.probe)
+            await look(self._quick.probe)
             return
         async with self.reading() as db:
             (await db.execute(text(_PROBE))).one()

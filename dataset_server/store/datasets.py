@@ -33,6 +33,8 @@ from .schema import (
 )
 
 _TOPIC_COLUMNS: Final = len(topics.c)
+#: Characters of texts in a row, its configs above all, up to which it is remembered.
+_LONGEST_REMEMBERED = 1 << 14
 #: Events that are read at a time, at the most.
 EVENTS_AT_ONCE = 500
 
@@ -66,7 +68,11 @@ class Store:
     async def find(self, topic_id: str) -> tuple[Topic, Dataset | None] | None:
         """A request, if it was ever made, with its dataset, once that is known."""
         rows = await self._find(topic_id=topic_id)
-        return _topic_and_dataset(tuple(rows[0])) if rows else None
+        if not rows:
+            return None
+        row = tuple(rows[0])
+        is_short = sum(len(value) for value in row if isinstance(value, str)) <= _LONGEST_REMEMBERED
+        return (_remembered if is_short else _topic_and_dataset)(row)
 
     async def active_requests(self, client: str) -> int:
         """How many requests of a client have not been answered yet."""
@@ -96,7 +102,7 @@ class Store:
             before = await db.execute(select(topics.c.state).where(topics.c.topic_id == topic_id).with_for_update())
             if before.scalar() in ACTIVE:
                 message = "the handler version means something else now; a new attempt begins"
-                await append(db, [topic_id], "cancelled", {"message": message})
+                await append(db, [topic_id], "cancelled", {"code": "cancelled", "message": message, "by": ""})
             changed = await db.execute(
                 update(topics)
                 .where(topics.c.topic_id == topic_id)
@@ -253,11 +259,13 @@ class _Replay:
         return self._task.result()
 
 
-@functools.lru_cache(maxsize=1024)
 def _topic_and_dataset(row: tuple[Any, ...]) -> tuple[Topic, Dataset | None]:
-    """A row of both; remembered, because making objects of it takes as long as reading it."""
     topic, values = Topic(*row[:_TOPIC_COLUMNS]), row[_TOPIC_COLUMNS:]
     return topic, dataset_of(values) if values[0] is not None else None
+
+
+#: Making objects of a row takes as long as reading it. Each event of a topic makes a new row of it.
+_remembered = functools.lru_cache(maxsize=1024)(_topic_and_dataset)
 
 
 def shard_data(shard: Shard) -> dict[str, Any]:

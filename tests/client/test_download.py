@@ -1,7 +1,10 @@
 """Downloads over a network and from a server that misbehave."""
 
 import asyncio
+import contextlib
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -9,12 +12,14 @@ import time
 from dataclasses import replace
 
 import pytest
+import trustme
 from aiohttp import web
 from client_archives import make_archive
 from client_server import DatasetServer, answer_with, cut, cut_in_headers, everything, problem, stall, wrong_bytes
 
 from dataset_client import errors
 from dataset_client.download import continues_at
+from dataset_client.http import Http
 from dataset_client.online import obtain
 from dataset_client.parts import claim_part, waiting_bytes
 
@@ -31,7 +36,10 @@ async def test_a_cut_body_is_resumed_where_it_ended(server, ready, settings, req
     assert server.gets == [None, "bytes=1000-", "bytes=1500-"]
 
 
-@pytest.mark.parametrize("sent", [b"", b"Content-Ty", b"X-Any: 1\r\n", b"Content-Length: 1"])
+_HEADERS = b"X-Any: 1\r\nContent-Length: 9\r\nX-Content-SHA256: abcdef"
+
+
+@pytest.mark.parametrize("sent", [_HEADERS[:count] for count in (0, 4, 10, 26, 27, 47, len(_HEADERS))])
 async def test_an_answer_that_ends_in_its_headers_is_asked_for_again(server, topic, settings, request_, reporter, sent):
     topic.is_ready, topic.attempt = True, 1
     server.post_script.append(cut_in_headers(200, sent))
@@ -260,3 +268,21 @@ async def test_the_part_of_a_killed_process_is_continued(server, ready, settings
 )
 def test_what_continues_at_10_of_100(status, content_range, continues):
     assert continues_at(status, content_range, 10, 100) is continues
+
+
+def test_a_certificate_that_does_not_hold_is_not_waited_for(settings, request_):
+    """A server that restarts is waited for over minutes; its certificate does not get better meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+        def serve():
+            with contextlib.suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as tls:
+                tls.recv(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        with Http(replace(settings, server_url=url)) as http, pytest.raises(errors.ServerUnreachableError) as refused:
+            http.ask(request_)
+    assert "certificate" in str(refused.value)
+    assert not isinstance(refused.value, errors.ServerAwayError)

@@ -256,6 +256,40 @@ async def test_what_is_taken_up_goes_on_for_its_own_sake_unless_somebody_asked(s
     await builds.close()
 
 
+async def test_what_this_server_lost_sight_of_is_not_made_for_its_own_sake(scene, monkeypatch):
+    async def make(*_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("dataset_server.builds.resolve_again", lambda *_: object())
+    builds = scene.builds(make)
+    await scene.store.start(WANTED, None, builds._owner, 1.0)
+    await builds._adopt()
+    assert not builds._running[ID].for_its_own_sake
+    await builds.close()
+
+
+async def test_leases_are_kept_whatever_goes_wrong(tmp_path, monkeypatch, caplog):
+    """A machine that can start no more threads, for one."""
+    scene = Scene(tmp_path, lease_seconds=0.03)
+    await scene.database.create()
+    builds, renewed = scene.builds(None), asyncio.Event()
+    renew, troubles = scene.store.renew, [RuntimeError("can't start new thread"), ValueError("who knows")]
+
+    async def renew_later(*arguments):
+        if troubles:
+            raise troubles.pop()
+        renewed.set()
+        return await renew(*arguments)
+
+    monkeypatch.setattr(scene.store, "renew", renew_later)
+    keeping = asyncio.create_task(builds._keep_leases())
+    await asyncio.wait_for(renewed.wait(), 60)
+    assert caplog.text.count("the leases cannot be renewed") == 2
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await scene.database.close()
+
+
 async def test_who_listens_to_a_build_that_has_just_ended_is_told(tmp_path):
     """Its task may be cancelled for a lost lease before it could tell."""
     scene = Scene(tmp_path, lease_seconds=0.03)

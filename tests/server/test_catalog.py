@@ -1,6 +1,8 @@
 """Requests over a real database: who may change what, and what becomes of those that are cut off."""
 
 import asyncio
+import contextlib
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -18,11 +20,13 @@ from dataset_server.errors import (
 )
 from dataset_server.handler_events import Described
 from dataset_server.store import Lease, NewArchive
+from dataset_server.store.datasets import _remembered
 from dataset_server.store.schema import datasets
 from tests.server.builds_support import ID, WANTED, Scene
 
 ADMIN = Client("root", Role.ADMIN)
 OWNER, STRANGER = Client("c", Role.REQUEST), Client("d", Role.REQUEST)
+ID_OF_EMPTY = hash_dataset_name("tones", "1.0+abc", "{}")
 RESOLVED = SimpleNamespace(dataset_name="tones", version="1.0+abc")
 
 
@@ -243,12 +247,49 @@ async def test_a_description_does_not_speak_for_the_server(catalog, handlers, mo
     assert refused.value.code == "handler_protocol"
 
 
+async def test_only_small_rows_are_remembered(scene, catalog):
+    _remembered.cache_clear()
+    await asked(scene)
+    assert await scene.datasets.find(ID) == await scene.datasets.find(ID)
+    assert _remembered.cache_info().currsize == 1
+    large = json.dumps({"ids": list(range(10_000))})
+    topic = hash_dataset_name("tones", "1.0", large)
+    await scene.datasets.begin_attempt(topic, "tones", "1.0", large, RESOLVED.version, client="c", limit=None)
+    assert (await scene.datasets.find(topic))[0].config == large
+    assert _remembered.cache_info().currsize == 1
+
+
+async def test_an_attempt_that_another_one_replaces_ends_as_all_do(scene, catalog):
+    await asked(scene)
+    await asked(scene)
+    (end,) = [event for event in await scene.datasets.events_after(ID, 0) if event.is_terminal]
+    assert (end.kind, end.attempt, end.data["code"], end.data["by"]) == ("cancelled", 1, "cancelled", "")
+
+
 async def test_an_attempt_that_was_replaced_makes_nothing(scene, catalog, handlers):
     old = await asked(scene)
     await asked(scene)
     await catalog._preparations._prepare(old, RESOLVED)
     await catalog._attach(old, RESOLVED, "{}")
     assert await scene.store.active() == []
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_what_was_begun_for_a_request_that_is_cancelled_ends_with_it(scene, catalog, handlers, monkeypatch, cut):
+    attach = scene.datasets.attach
+    catalog._cache = SimpleNamespace()
+
+    async def attach_too_late(topic, *more):
+        await catalog._preparations.cancel(topic, "root", "in the last moment")
+        if cut:
+            raise asyncio.CancelledError
+        return await attach(topic, *more)
+
+    monkeypatch.setattr(scene.datasets, "attach", attach_too_late)
+    topic = await asked(scene)
+    with contextlib.suppress(asyncio.CancelledError):
+        await catalog._attach(topic, RESOLVED, "{}")
+    assert (await scene.datasets.dataset(ID_OF_EMPTY)).state == "cancelled"
 
 
 async def test_a_request_that_fails_without_a_dataset_is_counted(scene, catalog, monkeypatch):

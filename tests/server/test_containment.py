@@ -269,6 +269,8 @@ def test_the_cpu_time_of_those_who_have_gone(monkeypatch):
     assert spent({1: (b"1", 6, 8), 2: (b"9", 3, 0)}, [1]) == 14, "who waited for it knows no more, 2 is another's"
     assert spent({1: (b"1", 6, 20), 2: (b"9", 3, 0)}, [1, 2]) == 29
     assert spent({1: (b"1", 6, 20)}, [1]) == 26, "it is not told how much of that was seen"
+    assert spent({}, [1]) == 17, "it has gone between two looks"
+    assert not watch._seen
 
 
 @pytest.mark.skipif(confinement.calls(filters=can_filter_calls()) is None, reason="no system calls are filtered here")
@@ -282,6 +284,34 @@ for make in (lambda: libc.shmget(0, 4096, 0o1600), lambda: libc.semget(0, 1, 0o1
 """
     said, _ = await supervise(code, Limits(), calls=confinement.calls(filters=True))
     assert said.splitlines() == [f"-1 {errno.EPERM}"] * 4
+
+
+@pytest.mark.skipif(confinement.calls(filters=can_filter_calls()) is None, reason="no system calls are filtered here")
+async def test_the_supervisor_cannot_be_blinded():
+    """Without open files it would see no process any more. A process may limit itself; a priority is as it was."""
+    code = """
+import os, resource, time
+try:
+    resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))
+except PermissionError:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+print(resource.prlimit(0, resource.RLIMIT_NOFILE))
+before = os.getpriority(os.PRIO_PROCESS, os.getppid())
+os.setpriority(os.PRIO_PROCESS, os.getppid(), before + 5)
+print(os.getpriority(os.PRIO_PROCESS, os.getppid()) - before, flush=True)
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+else:
+    time.sleep(1)
+"""
+    said, report = await supervise(code, Limits(processes=5), calls=confinement.calls(filters=True))
+    refused, own, priority, left = said.splitlines()
+    assert (refused, own, priority, report.status) == ("refused", "(60, 60)", "0", 0)
+    assert not Path("/proc", left).exists()
 
 
 async def test_memory_that_is_shared_counts_once():

@@ -97,9 +97,12 @@ async def test_whatever_fails_in_the_middle_ends_the_answer(failure):
     assert answer.endswith(b"begun")
 
 
-async def test_what_fails_before_it_begins_is_answered():
+@pytest.mark.parametrize(
+    "error", [ValueError("unforeseen"), ConnectionRefusedError("the database's, not the client's")]
+)
+async def test_what_fails_before_it_begins_is_answered(error):
     async def view(_):
-        raise ValueError("unforeseen")
+        raise error
 
     answer = await said(view, "Connection: close")
     assert answer.startswith(b"HTTP/1.1 500 ")
