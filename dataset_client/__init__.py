@@ -9,9 +9,14 @@
         ...
 """
 
-from importlib.metadata import version as _version
-
-from dataset_client.api import open_dataset, request_dataset, request_dataset_async
+from dataset_client.api import (
+    open_dataset,
+    pull_dataset,
+    request_dataset,
+    request_dataset_async,
+    request_datasets,
+    request_datasets_async,
+)
 from dataset_client.dataset import Dataset
 from dataset_client.errors import (
     BuildCancelledError,
@@ -29,6 +34,8 @@ from dataset_client.errors import (
     ServerBusyError,
     ServerError,
     ServerUnreachableError,
+    SocketsBlockedError,
+    SomeFailedError,
     UnauthorizedError,
     UnknownDatasetError,
     UnknownSplitError,
@@ -38,9 +45,18 @@ from dataset_client.errors import (
 )
 from dataset_client.protocol import Event, canonical_json, hash_dataset_name
 from dataset_client.readers.shuffle import Shuffle
-from dataset_client.wait import wait_for_completion
+from dataset_client.request import DatasetRequest, make_request
+from dataset_client.watching import wait_for_completion, watch
 
-__version__ = _version("remote-dataset-pipeline")
+
+def __getattr__(name: str) -> str:
+    """``__version__``, which takes longer to find out than all else here."""
+    if name != "__version__":
+        raise AttributeError(f"module 'dataset_client' has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("remote-dataset-pipeline")
+
 
 __all__ = [
     "BuildCancelledError",
@@ -49,6 +65,7 @@ __all__ = [
     "ConfigRefusedError",
     "Dataset",
     "DatasetClientError",
+    "DatasetRequest",
     "Event",
     "IntegrityError",
     "InvalidRequestError",
@@ -61,6 +78,8 @@ __all__ = [
     "ServerError",
     "ServerUnreachableError",
     "Shuffle",
+    "SocketsBlockedError",
+    "SomeFailedError",
     "UnauthorizedError",
     "UnknownDatasetError",
     "UnknownSplitError",
@@ -70,8 +89,13 @@ __all__ = [
     "__version__",
     "canonical_json",
     "hash_dataset_name",
+    "make_request",
     "open_dataset",
+    "pull_dataset",
     "request_dataset",
     "request_dataset_async",
+    "request_datasets",
+    "request_datasets_async",
     "wait_for_completion",
+    "watch",
 ]

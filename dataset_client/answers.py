@@ -15,14 +15,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive: whose it is, where it is (perhaps relative to the API's root), its bytes and
-    sha256 in hex.
+    """A published archive: whose it is, where it is (perhaps relative to the API's root), its bytes, and in hex its
+    sha256 and that of the manifest in it, which vouches for everything else.
     """
 
     dataset_id: str
     url: str
     bytes: int
     sha256: str
+    manifest_sha256: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def read_answer(body: Any, *, expected_topic: str) -> Answer:
 
 
 def read_archive(body: Mapping[str, Any]) -> Archive:
-    """Read ``{"dataset_id", "archive": {"url", "bytes", "sha256"}}``; raises `ProtocolError`.
+    """Read ``{"dataset_id", "archive": {"url", "bytes", "sha256", "manifest_sha256"}}``; raises `ProtocolError`.
 
     The strictness is for safety too: id and sha256 become file names.
     """
@@ -65,4 +66,7 @@ def read_archive(body: Mapping[str, Any]) -> Archive:
         raise ProtocolError(f"the server offers {dataset_id} at {url!r} with {size!r} bytes")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise ProtocolError(f"the server offers {dataset_id} with sha256 {sha256!r}")
-    return Archive(dataset_id=dataset_id, url=url, bytes=size, sha256=sha256)
+    manifest_sha256 = archive.get("manifest_sha256")
+    if not isinstance(manifest_sha256, str) or not _SHA256.fullmatch(manifest_sha256):
+        raise ProtocolError(f"the server offers {dataset_id} with manifest_sha256 {manifest_sha256!r}")
+    return Archive(dataset_id, url, size, sha256, manifest_sha256)

@@ -1,19 +1,27 @@
-"""What callers call: ask for a dataset, or open one that is here."""
+"""What callers call: ask for datasets, fetch one by its id, or open one that is here."""
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from dataset_client.answers import read_archive
 from dataset_client.cache import Cache
 from dataset_client.concurrency import run_sync
 from dataset_client.dataset import Dataset
-from dataset_client.errors import NotCachedError
+from dataset_client.errors import DatasetClientError, InvalidRequestError, NotCachedError, SomeFailedError
 from dataset_client.manifest import MANIFEST_FILE, sidecar_of
-from dataset_client.progress import make_reporter
+from dataset_client.problems import require_ready
+from dataset_client.progress import Reporter, make_reporter, short_labels
+from dataset_client.protocol import ID_PATTERN
 from dataset_client.request import DatasetRequest, check_timeout, make_request
-from dataset_client.settings import resolve_cache_dir, resolve_settings
-from dataset_client.wait import bounded
+from dataset_client.settings import Settings, resolve_cache_dir, resolve_settings
+from dataset_client.uses import hold
+from dataset_client.wait import bounded, follow, sharing
+
+T = TypeVar("T")
 
 
 def request_dataset(
@@ -34,32 +42,27 @@ def request_dataset(
     POST.
 
     ``dataset_name`` and ``handler_version`` say which handler makes it; ``dataset_config`` holds its
-    options, in the types of JSON. ``server_url``, ``token`` and ``cache_dir`` default to the environment's
-    (see `settings`). ``timeout`` bounds the whole call, in seconds; None waits without end. ``offline``
-    takes what answered an equal request before, without any network. Works in a script and in a notebook,
+    options, in the types of JSON. ``server_url``, ``token`` and ``cache_dir`` default to the environment's, then to
+    the settings file's (see `settings`). ``timeout`` bounds the whole call, in seconds; None waits without end.
+    ``offline`` takes what answered an equal request before, without any network. Works in a script and in a notebook,
     where the notebook's loop stands still meanwhile; in async code use `request_dataset_async`.
 
     Raises a `DatasetClientError`: the tree in `errors` says which and when. Ctrl-C ends the waiting, not
     the build.
     """
-    try:
-        return run_sync(
-            lambda: request_dataset_async(
-                dataset_name,
-                handler_version,
-                dataset_config,
-                server_url=server_url,
-                cache_dir=cache_dir,
-                token=token,
-                timeout=timeout,
-                progress=progress,
-                offline=offline,
-            )
+    return _run(
+        lambda: request_dataset_async(
+            dataset_name,
+            handler_version,
+            dataset_config,
+            server_url=server_url,
+            cache_dir=cache_dir,
+            token=token,
+            timeout=timeout,
+            progress=progress,
+            offline=offline,
         )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            "Interrupted. A build that was asked for goes on at the server; asking again picks it up."
-        ) from None
+    )
 
 
 async def request_dataset_async(
@@ -78,19 +81,161 @@ async def request_dataset_async(
     request = make_request(dataset_name, handler_version, dataset_config)
     check_timeout(timeout)
     settings = resolve_settings(server_url=server_url, cache_dir=cache_dir, token=token)
-    if offline:
-        return _open_offline(request, Cache(settings.cache_dir))
-    from dataset_client.online import (
-        obtain,
-    )  # requests and websockets cost 0.3 s, which offline use need not pay
+    reporter = make_reporter(progress)
+    async with sharing([request], settings, reporter.note):
+        return await _obtain(request, settings, reporter, timeout=timeout, offline=offline)
+
+
+def request_datasets(
+    requests: Iterable[DatasetRequest | tuple[str, str, Mapping[str, Any]]],
+    *,
+    server_url: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    timeout: float | None = None,
+    progress: bool = True,
+    offline: bool = False,
+) -> list[Dataset]:
+    """`request_dataset` for several at once: all are asked for, one socket hears of all, and each is fetched when it
+    is ready.
+
+    A request is a tuple of name, version and config, or what `make_request` returns; the datasets come in the order of
+    the requests. All are checked before the first is sent. One that fails does not stop the others: in the end
+    `SomeFailedError` is raised, whose ``results`` has for each request its dataset or its error.
+    """
+    wanted = list(requests)
+    return _run(
+        lambda: request_datasets_async(
+            wanted,
+            server_url=server_url,
+            cache_dir=cache_dir,
+            token=token,
+            timeout=timeout,
+            progress=progress,
+            offline=offline,
+        )
+    )
+
+
+async def request_datasets_async(
+    requests: Iterable[DatasetRequest | tuple[str, str, Mapping[str, Any]]],
+    *,
+    server_url: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    timeout: float | None = None,
+    progress: bool = True,
+    offline: bool = False,
+) -> list[Dataset]:
+    """`request_datasets` for async code: the loop stays free. Cancelling it leaves the builds running."""
+    wanted = [request if isinstance(request, DatasetRequest) else make_request(*request) for request in requests]
+    check_timeout(timeout)
+    settings = resolve_settings(server_url=server_url, cache_dir=cache_dir, token=token)
+    unique = {request.topic_id: request for request in wanted}  # equal ones are asked for once
+    labels = short_labels(unique)
+    calls = {}
+    async with sharing(unique.values(), settings, make_reporter(progress).note), asyncio.TaskGroup() as group:
+        for row, (topic_id, request) in enumerate(unique.items()):
+            reporter = make_reporter(progress, label=labels[topic_id], row=row)
+            calls[topic_id] = group.create_task(
+                _outcome(_obtain(request, settings, reporter, timeout=timeout, offline=offline, share=len(unique)))
+            )
+    results = [calls[request.topic_id].result() for request in wanted]
+    datasets = [result for result in results if isinstance(result, Dataset)]
+    if len(datasets) < len(results):
+        raise SomeFailedError(f"{len(results) - len(datasets)} of {len(results)} requests failed", results=results)
+    return datasets
+
+
+def pull_dataset(
+    dataset_id: str,
+    *,
+    server_url: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    timeout: float | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Fetch a dataset that the server has, by its id; one that is being made is waited for.
+
+    Asks for no build, and needs no more rights than to read. Its ``config`` is the effective one. Raises
+    `InvalidRequestError` for what is no dataset id, `ServerError` (404) for one that the server does not know, and what
+    `request_dataset` raises.
+    """
+    return _run(
+        lambda: _pull(
+            dataset_id, server_url=server_url, cache_dir=cache_dir, token=token, timeout=timeout, progress=progress
+        )
+    )
+
+
+async def _pull(
+    dataset_id: str,
+    *,
+    server_url: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    token: str | None,
+    timeout: float | None,
+    progress: bool,
+) -> Dataset:
+    if not ID_PATTERN.fullmatch(dataset_id):
+        raise InvalidRequestError(f"{dataset_id!r} is no dataset id", remedy="It reads <name>_<version>_<md5>.zip.")
+    settings = resolve_settings(server_url=server_url, cache_dir=cache_dir, token=token)
+    from dataset_client.fetching import fetch
+    from dataset_client.polling import poll_dataset
 
     reporter = make_reporter(progress)
     try:
+        async with bounded(timeout, dataset_id):
+            async with contextlib.aclosing(poll_dataset(dataset_id, settings)) as messages:
+                event = await follow(messages, attempt=0, on_event=reporter.build_event)
+            assert event is not None  # no attempt is before 0
+            cached = await fetch(settings, read_archive(require_ready(event).data), Cache(settings.cache_dir), reporter)
+    finally:
+        reporter.close()
+    return Dataset(cached.path, cached.manifest, dict(cached.manifest["config"]))
+
+
+async def _obtain(
+    request: DatasetRequest,
+    settings: Settings,
+    reporter: Reporter,
+    *,
+    timeout: float | None,
+    offline: bool,
+    share: int = 1,
+) -> Dataset:
+    """One dataset, from the network or from the cache alone; ``share`` of them are got at the same time."""
+    if offline:
+        return _open_offline(request, Cache(settings.cache_dir))
+    from dataset_client.online import obtain  # requests and websockets cost 0.3 s, which offline use need not pay
+    from dataset_client.transfer import Pace
+
+    pace = Pace(connections=max(2, Pace.connections // share))
+    try:
         async with bounded(timeout, request.topic_id):
-            cached = await obtain(request, settings, reporter)
+            cached = await obtain(request, settings, reporter, pace)
     finally:
         reporter.close()
     return Dataset(cached.path, cached.manifest, request.config)
+
+
+async def _outcome(call: Coroutine[Any, Any, Dataset]) -> Dataset | DatasetClientError:
+    """The dataset or the error, which is not raised here."""
+    try:
+        return await call
+    except DatasetClientError as error:
+        return error
+
+
+def _run(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run it to its end; Ctrl-C says what becomes of the build."""
+    try:
+        return run_sync(make_coroutine)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "Interrupted. A build that was asked for goes on at the server; asking again picks it up."
+        ) from None
 
 
 def open_dataset(dataset: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -102,22 +247,38 @@ def open_dataset(dataset: str | os.PathLike[str], *, cache_dir: str | os.PathLik
     different ids begin so, and `IntegrityError` if its files are incomplete.
     """
     if (Path(dataset) / MANIFEST_FILE).is_file():  # any other directory may have the name of a dataset by chance
-        return Dataset.open(Path(dataset))
+        path = Path(dataset)
+    else:
+        found = find_cached(dataset, Cache(resolve_cache_dir(cache_dir)))
+        path = max(found, key=lambda path: sidecar_of(path).stat().st_mtime_ns)
+    hold(path)
+    return Dataset.open(path)
+
+
+def find_cached(dataset: str | os.PathLike[str], cache: Cache) -> list[Path]:
+    """The revisions in ``cache`` of the dataset with this path, name or id, or whose id begins so.
+
+    Raises `NotCachedError` if there is none, or if datasets with different ids begin so.
+    """
+    given = Path(dataset).absolute()
+    if given.parent == cache.datasets and given in cache.paths():
+        return [given]
     prefix = str(dataset).removesuffix(".zip")
-    cache = Cache(resolve_cache_dir(cache_dir))
     found = [path for path in cache.paths() if path.name.startswith(prefix)]
     if not found:
         raise NotCachedError(
             f"no dataset in {cache.root} begins with {prefix!r}, and no directory of this name holds a {MANIFEST_FILE}"
         )
-    if len({path.name.rpartition("-")[0] for path in found}) == 1:  # the rest of the name is the revision
-        return Dataset.open(max(found, key=lambda path: sidecar_of(path).stat().st_mtime_ns))
-    names = "\n".join(f"  {path}" for path in found)
-    raise NotCachedError(f"{prefix!r} is the beginning of several datasets:\n{names}", remedy="Name one by its path.")
+    if len({path.name.rpartition("-")[0] for path in found}) > 1:  # the rest of the name is the revision
+        names = "\n".join(f"  {path}" for path in found)
+        problem = f"{prefix!r} is the beginning of several datasets:\n{names}"
+        raise NotCachedError(problem, remedy="Name one by its path.")
+    return found
 
 
 def _open_offline(request: DatasetRequest, cache: Cache) -> Dataset:
     cached = cache.find_for(request)
     if cached is None:
         raise NotCachedError(f"no complete answer to {request.topic_id} is in {cache.root}")
+    hold(cached.path)
     return Dataset(cached.path, cached.manifest, request.config)

@@ -42,7 +42,8 @@ class RetryPolicy:
 class Retries:
     """Counts the failures in a row of one thing that is being tried.
 
-    With ``patience_s``, a server that is away is tried for so many seconds at least, however often that fails.
+    With ``patience_s``, a server that is away is tried for so many seconds at least, however often that fails;
+    `reached` makes that as many as are spent on a server that has been there in this call.
     """
 
     def __init__(
@@ -58,9 +59,13 @@ class Retries:
         """What is tried got further: earlier failures no longer count."""
         self.failures = 0
 
+    def reached(self) -> None:
+        """The server is there: should it go away now, it is likely to come back."""
+        self._patience_s = self.policy.reconnect_s
+
     def delay_after(self, error: DatasetClientError) -> float:
-        """Seconds to wait before trying again; raises ``error`` if that is pointless or was tried often
-        enough.
+        """Seconds to wait before trying again; raises ``error`` if that is pointless, was tried often enough, or if
+        the server wants a longer wait than the policy allows.
         """
         now = self._clock()
         if not self.failures:
@@ -69,15 +74,14 @@ class Retries:
         is_waited_for = _is_away(error) and now - self._since < self._patience_s
         if not error.transient or (self.failures >= self.policy.attempts and not is_waited_for):
             raise error
-        return self.next_delay(error)
-
-    def next_delay(self, error: DatasetClientError) -> float:
-        """Seconds to wait, whatever the number of failures; raises ``error`` if the server wants a longer wait than
-        the policy allows.
-        """
         if (error.retry_after or 0.0) > self.policy.max_retry_after_s:
             raise error
-        return self.policy.delay(max(self.failures, 1), jitter=_JITTER.random(), retry_after=error.retry_after)
+        return self.policy.delay(self.failures, jitter=random_jitter(), retry_after=error.retry_after)
+
+
+def random_jitter() -> float:
+    """A number in [0, 1) that no other client draws."""
+    return _JITTER.random()
 
 
 def _is_away(error: DatasetClientError) -> bool:

@@ -1,128 +1,198 @@
-"""The command ``dataset-client``: ask for a dataset, list what is here, show one.
+"""The command ``dataset-client``: ask for datasets, watch them being made, and look after those that are here.
 
-Results go to stdout and all else to stderr. Exit status: 0 done, 1 an error (what happened and what to do
-about it), 2 wrong usage, 130 interrupted.
+Results go to stdout and all else to stderr; ``--help`` lists what an exit status means (`grammar`).
 """
 
 import argparse
+import asyncio
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dataset_client import listing
-from dataset_client.api import open_dataset, request_dataset
+from dataset_client.api import find_cached, open_dataset, pull_dataset, request_dataset
 from dataset_client.cache import Cache
-from dataset_client.errors import DatasetClientError, InvalidRequestError
-from dataset_client.settings import DEFAULT_SERVER_URL, resolve_cache_dir
+from dataset_client.dataset import Dataset
+from dataset_client.errors import (
+    DatasetClientError,
+    InvalidRequestError,
+    MissingDependencyError,
+    WaitTimeoutError,
+)
+from dataset_client.grammar import make_parser
+from dataset_client.request import make_request
+from dataset_client.settings import parse_size, resolve_cache_dir, resolve_settings
+from dataset_client.watching import watch
 
-_EPILOG = f"""\
-examples:
-  echo '{{"image_size": [320, 320]}}' > duts.json
-  dataset-client request duts v1.2.0 duts.json
-  ls "$(dataset-client request duts v1.2.0 duts.json)"
-  echo '{{"limit": 10}}' | dataset-client request coco v1.2.0 - --server http://data:8710 --timeout 3600
-  dataset-client ls
-  dataset-client show duts_v1.2.0
-
-environment:
-  DATASET_SERVER_URL     the server ({DEFAULT_SERVER_URL} if unset)
-  DATASET_SERVER_TOKEN   the token, if the server wants one
-  DATASET_CACHE_DIR      where datasets are kept
-"""
+ERROR, NOT_THIS_TIME, INTERRUPTED = 1, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser(_COMMANDS)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line could go on
+        with contextlib.suppress(ImportError):
+            import argcomplete  # type: ignore[import-not-found, unused-ignore]
+
+            argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        status: int = options.run(options)
+        sys.stdout.flush()
     except DatasetClientError as error:
         print(f"dataset-client: {error}", file=sys.stderr)
-        return 1
+        return NOT_THIS_TIME if error.transient or isinstance(error, WaitTimeoutError) else ERROR
     except KeyboardInterrupt as interrupt:
         print(f"\ndataset-client: {interrupt or 'Interrupted.'}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
+    return status
+
+
+def _request(options: argparse.Namespace) -> int:
+    return _print_dataset(
+        request_dataset(
+            options.name,
+            options.version,
+            _read_config(options.config),
+            server_url=options.server,
+            cache_dir=options.cache_dir,
+            token=options.token,
+            timeout=options.timeout,
+            progress=not options.quiet,
+            offline=options.offline,
+        ),
+        options,
+    )
+
+
+def _pull(options: argparse.Namespace) -> int:
+    return _print_dataset(
+        pull_dataset(
+            options.dataset_id,
+            server_url=options.server,
+            cache_dir=options.cache_dir,
+            token=options.token,
+            timeout=options.timeout,
+            progress=not options.quiet,
+        ),
+        options,
+    )
+
+
+def _print_dataset(dataset: Dataset, options: argparse.Namespace) -> int:
+    shown = {
+        "dataset_id": dataset.dataset_id,
+        "path": str(dataset.path),
+        "config": dataset.config,
+        "splits": dataset.splits,
+    }
+    print(json.dumps(shown) if options.json else dataset.path)
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The grammar of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dataset-client",
-        description="Ask a dataset server for a dataset, and look at those that are here.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_request(commands)
-    listed = commands.add_parser(
-        "ls", help="list the datasets in the cache", description="List the datasets in the cache."
-    )
-    listed.add_argument("--json", action="store_true", help="print a JSON array")
-    _add_cache_dir(listed)
-    listed.set_defaults(run=_list)
-    shown = commands.add_parser("show", help="show what a dataset holds", description="Show what a dataset holds.")
-    shown.add_argument("dataset", metavar="DATASET", help="its id, the beginning of it, or the path of its directory")
-    shown.add_argument("--json", action="store_true", help="print the whole manifest")
-    _add_cache_dir(shown)
-    shown.set_defaults(run=_show)
-    return parser
+def _watch(options: argparse.Namespace) -> int:
+    requests = [make_request(name, version, _read_config(config)) for name, version, config in options.requests]
+    return asyncio.run(_follow([*options.topics, *requests], options))
 
 
-def _add_request(commands: Any) -> None:
-    parser = commands.add_parser(
-        "request",
-        help="get a dataset and print where it is",
-        description="Ask for a dataset, wait until the server has made it, download and verify it, and print the path "
-        "of its directory. Asking again for the same takes it from the cache. Ctrl-C ends the waiting, not the build.",
-    )
-    parser.add_argument("name", metavar="NAME", help="the dataset, for example duts")
-    parser.add_argument("version", metavar="VERSION", help="release, tag or commit of its handler, for example v1.2.0")
-    parser.add_argument("config", metavar="CONFIG.json", help="file with the handler's options, or - for stdin")
-    parser.add_argument("--server", metavar="URL", help="root of the server (default: $DATASET_SERVER_URL)")
-    parser.add_argument(
-        "--token",
-        help="bearer token (default: $DATASET_SERVER_TOKEN, which, unlike this, no process list shows)",
-    )
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="stop waiting then (default: never)")
-    parser.add_argument("--offline", action="store_true", help="take it from the cache or fail; no network")
-    parser.add_argument("--no-progress", action="store_true", help="print nothing but the path, and errors")
-    _add_cache_dir(parser)
-    parser.set_defaults(run=_request)
+async def _follow(topics: Sequence[Any], options: argparse.Namespace) -> int:
+    last = dict[str, str]()
+    watching = watch(topics, server_url=options.server, token=options.token, timeout=options.timeout)
+    async with contextlib.aclosing(watching) as events:
+        async for event in events:
+            last[event.topic_id] = event.kind
+            text = event.to_json() if options.json else listing.format_event(event, with_topic=len(topics) > 1)
+            print(text, flush=True)
+    return 0 if set(last.values()) == {"ready"} else ERROR
 
 
-def _add_cache_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cache-dir", metavar="DIR", help="where datasets are kept (default: $DATASET_CACHE_DIR)")
-
-
-def _request(options: argparse.Namespace) -> None:
-    dataset = request_dataset(
-        options.name,
-        options.version,
-        _read_config(options.config),
-        server_url=options.server,
-        cache_dir=options.cache_dir,
-        token=options.token,
-        timeout=options.timeout,
-        progress=not options.no_progress,
-        offline=options.offline,
-    )
-    print(dataset.path)
-
-
-def _list(options: argparse.Namespace) -> None:
-    cache = Cache(resolve_cache_dir(options.cache_dir))
-    rows, damaged = listing.rows_of(cache.entries())
-    print(json.dumps([row.as_dict() for row in rows], indent=2) if options.json else listing.format_rows(rows))
+def _list(options: argparse.Namespace) -> int:
+    rows, damaged = listing.rows_of(_cache(options).entries())
+    _print(options, [row.as_dict() for row in rows], listing.format_rows(rows))
     for error in damaged:
         print(f"dataset-client: damaged: {error.message}", file=sys.stderr)
+    return 0
 
 
-def _show(options: argparse.Namespace) -> None:
+def _show(options: argparse.Namespace) -> int:
     dataset = open_dataset(options.dataset, cache_dir=options.cache_dir)
-    print(json.dumps(dataset.manifest, indent=2) if options.json else listing.format_dataset(dataset))
+    _print(options, dataset.manifest, listing.format_dataset(dataset))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    cache, found = _cache(options), list[dict[str, Any]]()
+    named: list[Path | None] = [path for dataset in options.dataset for path in find_cached(dataset, cache)]
+    for which in named if options.dataset else [None]:
+        for path, faults in cache.verify(which):
+            found.append({"path": str(path), "faults": faults})
+            if not options.json:
+                print(f"{'damaged' if faults else 'ok':<8} {path}", *(f"  {fault}" for fault in faults), sep="\n")
+    if options.json:
+        print(json.dumps(found, indent=2))
+    return ERROR if any(entry["faults"] for entry in found) else 0
+
+
+def _remove(options: argparse.Namespace) -> int:
+    cache = _cache(options)
+    for path in {path: None for dataset in options.dataset for path in find_cached(dataset, cache)}:
+        print(f"{listing.format_bytes(cache.remove(path, force=options.force)):>9}  {path.name}")
+    return 0
+
+
+def _collect(options: argparse.Namespace) -> int:
+    settings = resolve_settings(cache_dir=options.cache_dir)
+    limit = settings.cache_limit if options.limit is None else parse_size(options.limit)
+    entries = Cache(settings.cache_dir).collect(limit, dry_run=options.dry_run)
+    what = "Would remove" if options.dry_run else "Removed"
+    _print(options, listing.usage_as_json(entries), listing.format_collected(entries, what))
+    return 0
+
+
+def _usage(options: argparse.Namespace) -> int:
+    entries = sorted(_cache(options).usage(), key=lambda entry: entry.last_used)
+    _print(options, listing.usage_as_json(entries), listing.format_usage(entries))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        import argcomplete
+    except ImportError as error:
+        raise MissingDependencyError(
+            "argcomplete is not installed", remedy="pip install 'remote-dataset-pipeline[completion]'"
+        ) from error
+    print(argcomplete.shellcode(["dataset-client"], shell=options.shell))
+    return 0
+
+
+_COMMANDS = {
+    "request": _request,
+    "pull": _pull,
+    "watch": _watch,
+    "ls": _list,
+    "show": _show,
+    "verify": _verify,
+    "rm": _remove,
+    "gc": _collect,
+    "du": _usage,
+    "completion": _completion,
+}
+
+
+def _cache(options: argparse.Namespace) -> Cache:
+    return Cache(resolve_cache_dir(options.cache_dir))
+
+
+def _print(options: argparse.Namespace, machine: Any, text: str) -> None:
+    print(json.dumps(machine, indent=2) if options.json else text)
 
 
 def _read_config(source: str) -> dict[str, Any]:

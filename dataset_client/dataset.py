@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
+    from dataset_client.readers.examples import Examples, Transform
+    from dataset_client.readers.keras_reader import KerasBatches
+    from dataset_client.readers.loader import Feed, Loader
     from dataset_client.readers.shuffle import Shuffle
+    from dataset_client.readers.torch_reader import TorchBatches, TorchExamples
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,138 @@ class Dataset:
 
         return read_examples(self.files(split), self.features)
 
+    def examples(self, split: str, *, check_crc: bool = True) -> "Examples":
+        """The examples of ``split`` by their number: ``len(examples)``, ``examples[i]``, ``examples[i:j]``; needs the
+        extra ``readers``.
+
+        Values are those of `as_numpy_iterator`. ``check_crc=False`` leaves out the checksum over each record, as may
+        who has called `verify`. Raises `UnknownSplitError` and `MissingDependencyError`; and when read `IndexError`,
+        and `IntegrityError` with file and offset.
+        """
+        from dataset_client.readers.decoder import ExampleDecoder
+        from dataset_client.readers.examples import Examples
+        from dataset_client.readers.index import RecordIndex
+
+        shards = [(self.path / shard.file, shard.examples) for shard in self._shards(split)]
+        return Examples(RecordIndex(shards, check_crc=check_crc), ExampleDecoder(self.features))
+
+    def loader(
+        self,
+        split: str,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        drop_last: bool = False,
+        transform: "Transform | None" = None,
+        workers: int | None = None,
+        prefetch: int | None = None,
+        check_crc: bool = True,
+    ) -> "Loader":
+        """Batches of ``split`` as dicts of numpy arrays (B, …), decoded ahead in threads; needs the extra ``readers``.
+
+        Texts, byte strings and lists, whose length differs between examples, are Python lists of B values; so are
+        images, where those of a batch differ in size. ``batch_size`` ≥ 1 is of each rank, and defaults to the
+        config's.
+
+        With ``shuffle`` the order of all examples is a function of (``seed``, epoch), else it is that of
+        `as_numpy_iterator`. Step t of ``ranks`` ranks consumes the positions [t·ranks·B, (t + 1)·ranks·B) of it, rank
+        ``rank`` its share. All ranks do the same number of steps, and each example comes once: what is left for the
+        last step is shared evenly, so its batches are smaller, and some are empty if fewer examples than ranks are
+        left. ``drop_last`` leaves that step out.
+
+        ``transform(example, rng)`` gives the example to use instead; ``rng`` is a `numpy.random.Generator` that is a
+        function of (``seed``, epoch, the example's number). Neither it nor the order depends on ``workers``, the
+        number of threads (None: one for each core, 8 at most; 0: decode when asked), or on ``prefetch``, the number of
+        batches that lie ready at most (None: twice the workers). See `Loader` for epochs and for going on where a
+        training stopped, and `examples` for ``check_crc`` and errors; `InvalidSettingError` is raised for numbers
+        that cannot be.
+        """
+        from dataset_client.readers.loader import Loader
+
+        feed = self._feed(split, batch_size, shuffle, seed, rank, ranks, drop_last, transform, check_crc)
+        return Loader(feed, epoch=epoch, workers=workers, prefetch=prefetch)
+
+    def as_torch_dataset(
+        self,
+        split: str,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int | None = None,
+        ranks: int | None = None,
+        drop_last: bool = False,
+        transform: "Transform | None" = None,
+        channels_first: bool = True,
+        workers: int = 0,
+        check_crc: bool = True,
+    ) -> "TorchBatches":
+        """Batches of ``split`` as a torch ``IterableDataset``, for ``DataLoader(…, batch_size=None, num_workers=W)``;
+        needs the extra ``torch``.
+
+        All is as in `loader`, but arrays are tensors, images uint8 (B, C, H, W), or (B, H, W, C) without
+        ``channels_first``. ``rank`` and ``ranks`` default to those of ``torch.distributed``, where that is
+        initialised. Whatever the number of worker processes, batches come in one order. ``workers`` is the number of
+        threads where there are no worker processes.
+        """
+        from dataset_client.readers.optional import require
+
+        require("torch", extra="torch")
+        from dataset_client.readers.torch_reader import TorchBatches, rank_and_ranks
+
+        own, all_ranks = rank_and_ranks(rank, ranks)
+        feed = self._feed(split, batch_size, shuffle, seed, own, all_ranks, drop_last, transform, check_crc)
+        return TorchBatches(feed, channels_first=channels_first, workers=workers)
+
+    def as_torch_map_dataset(
+        self, split: str, *, channels_first: bool = True, check_crc: bool = True
+    ) -> "TorchExamples":
+        """Single examples of ``split`` as a torch map-style ``Dataset``, whose order and batches are the
+        ``DataLoader``'s; needs the extra ``torch``.
+        """
+        from dataset_client.readers.optional import require
+
+        require("torch", extra="torch")
+        from dataset_client.readers.torch_reader import TorchExamples
+
+        return TorchExamples(self.examples(split, check_crc=check_crc), channels_first=channels_first)
+
+    def as_keras_dataset(
+        self,
+        split: str,
+        *,
+        inputs: str = "image",
+        labels: str = "mask",
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        drop_last: bool = False,
+        transform: "Transform | None" = None,
+        workers: int | None = None,
+        check_crc: bool = True,
+    ) -> "KerasBatches":
+        """Batches (inputs, labels) of ``split`` as a ``keras.utils.PyDataset``, on any backend; needs the extra
+        ``training``.
+
+        Images as inputs are float32 in [0, 255], as labels float32 in [0, 1]; all else is as in `loader`. See
+        `KerasBatches` for what ``fit`` should be told.
+        """
+        from dataset_client.readers.optional import require
+
+        require("keras", extra="training")
+        from dataset_client.readers.keras_reader import KerasBatches
+        from dataset_client.readers.loader import default_workers
+
+        feed = self._feed(split, batch_size, shuffle, seed, rank, ranks, drop_last, transform, check_crc)
+        threads = default_workers() if workers is None else workers
+        return KerasBatches(feed, inputs=inputs, labels=labels, workers=threads)
+
     def as_tf_dataset(
         self, split: str, *, batch_size: int | None = None, shuffle: "Shuffle | int | None" = None
     ) -> "tf.data.Dataset":
@@ -116,6 +252,26 @@ class Dataset:
             raise InvalidSettingError(f"batch_size={size!r} is not a number of examples", remedy="0 means unbatched.")
         order = Shuffle(buffer=shuffle) if isinstance(shuffle, int) else shuffle
         return make_tf_dataset(self.files(split), self.features, batch_size=size, shuffle=order)
+
+    def _feed(
+        self,
+        split: str,
+        batch_size: int | None,
+        shuffle: bool,
+        seed: int,
+        rank: int,
+        ranks: int,
+        drop_last: bool,
+        transform: "Transform | None",
+        check_crc: bool,
+    ) -> "Feed":
+        from dataset_client.readers.loader import Feed
+        from dataset_client.readers.position import Source
+
+        source = Source.of(self.dataset_id, self._shards(split), split, shuffle=shuffle, seed=seed)
+        size = self.config.get("batch_size", 0) if batch_size is None else batch_size
+        examples = self.examples(split, check_crc=check_crc)
+        return Feed(examples, source, size, rank, ranks, drop_last, transform)
 
     def _shards(self, split: str) -> list[Shard]:
         if split not in self.splits:

@@ -6,7 +6,8 @@
     ├── InvalidRequestError        the request is malformed; found here, or by the server (400)
     ├── InvalidSettingError        a server URL, timeout or batch size that cannot be
     ├── ServerUnreachableError     nobody answers                                    (tried again)
-    │   └── ServerAwayError        not even the connection comes about               (tried for longer)
+    │   ├── ServerAwayError        not even the connection comes about               (tried for longer)
+    │   └── SocketsBlockedError    something in between lets no WebSocket through     (requests are polled instead)
     ├── ServerBusyError            429 or 503                                        (tried again)
     ├── ServerError                any other refusal; 5xx                            (5xx is tried again)
     ├── UnauthorizedError          401 or 403
@@ -22,13 +23,16 @@
     ├── CacheError                 the cache directory cannot be written, or its disk is full
     ├── UnknownSplitError          the dataset has no such split
     ├── UnsupportedFeatureError    the dataset has a feature that our readers do not decode
-    └── MissingDependencyError     an optional dependency is not installed
+    ├── MissingDependencyError     an optional dependency is not installed
+    └── SomeFailedError            of several requests some failed; `results` has the datasets and the errors
 
 All can be pickled, so they pass from worker processes unharmed.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
+
+HANDSHAKE_CUT = "handshake_cut"
 
 
 class DatasetClientError(Exception):
@@ -87,7 +91,20 @@ class ServerUnreachableError(DatasetClientError):
 
 
 class ServerAwayError(ServerUnreachableError):
-    """Nobody accepts a connection, or what did hangs up at once: the server is down, or restarts."""
+    """Nobody accepts a connection, or what did hangs up at once: the server is down, or restarts.
+
+    The code is `HANDSHAKE_CUT` where what answered a WebSocket's handshake was no HTTP.
+    """
+
+
+class SocketsBlockedError(ServerUnreachableError):
+    """Something between client and server, a proxy most likely, lets no WebSocket through."""
+
+    default_code = "sockets_blocked"
+    default_remedy = (
+        "A topic alone cannot be polled: name the request instead (make_request(), --request), or let the proxy pass "
+        "the headers Upgrade and Connection."
+    )
 
 
 class ServerBusyError(DatasetClientError):
@@ -222,3 +239,25 @@ class MissingDependencyError(DatasetClientError):
     """An optional dependency is not installed."""
 
     default_code = "missing_dependency"
+
+
+class SomeFailedError(DatasetClientError):
+    """Of several requests some failed; the others are done, and in the cache.
+
+    ``results`` has for each request, in their order, its dataset or its error.
+    """
+
+    default_code = "some_failed"
+    default_remedy = "Asking again fetches what is missing; what succeeded is in the cache."
+
+    def __init__(self, message: str, *, results: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.results = tuple(results)
+
+    @property
+    def errors(self) -> tuple[DatasetClientError, ...]:
+        """The errors alone."""
+        return tuple(result for result in self.results if isinstance(result, DatasetClientError))
+
+    def _details(self) -> Sequence[str]:
+        return [f"- {line}" for error in self.errors for line in str(error).splitlines()[:1]]

@@ -3,6 +3,7 @@ threads.
 """
 
 import contextlib
+import http.client
 from collections.abc import Iterator, Mapping
 
 import requests
@@ -15,7 +16,7 @@ from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
 
 _MAX_PROBLEM_BYTES = 1 << 20
-_MAX_BLOCK_BYTES = 1 << 16
+_ANSWERS = frozenset({200, 206, 412, 416})
 
 
 class _Authorization(requests.auth.AuthBase):
@@ -46,12 +47,27 @@ class Body:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Have no more of it; a connection whose body was not read to its end is closed with it."""
         self._response.close()
 
-    def read(self) -> bytes:
-        """What has arrived, at least a byte; nothing at the end, which may come early without an error."""
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer``, and return how many bytes came: fewer only at the end, which may be early without an error.
+
+        The connection can take another request once all bytes that were announced have been read.
+        """
+        raw = self._response.raw
+        # urllib3 would make a copy of each block, which is only needed where it has something to decode
+        plain = None if raw.chunked or raw.headers.get("Content-Encoding") else raw._fp
         with _errors_of(self._response.url):
-            return self._response.raw.read1(_MAX_BLOCK_BYTES, decode_content=True) or b""
+            if not isinstance(plain, http.client.HTTPResponse):
+                return raw.readinto(buffer)
+            count = plain.readinto(buffer)
+            if plain.isclosed():
+                raw.release_conn()
+            return count
 
     def interrupt(self) -> None:
         """End the `read` that waits for more. What it and later ones return is not to be believed: under TLS it may
@@ -94,18 +110,24 @@ class Http:
                 raise ProtocolError(f"{url} answers something that is not JSON") from error
         return read_answer(body, expected_topic=request.topic_id)
 
-    def get(self, reference: str, offset: int, accepted: frozenset[int]) -> Body:
-        """GET ``reference`` from byte ``offset`` on, up to its body; a status that is not ``accepted`` is raised."""
+    def get(self, reference: str, part: tuple[int, int] | None, *, tag: str | None = None) -> Body:
+        """GET the bytes from ``part[0]`` to ``part[1]`` of ``reference``, up to the body, or all of it.
+
+        With an entity ``tag`` only if that is still its own. Any status but 200, 206, 412 and 416 is raised.
+        """
         url = self.settings.url(reference)
         # any other encoding would make Content-Length and Range speak of other bytes than ours
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+        headers = {"Accept-Encoding": "identity"}
+        if part is not None:
+            headers["Range"] = f"bytes={part[0]}-{part[1] - 1}"
+            headers |= {"If-Range": tag} if tag else {}
         timeout = (self.settings.connect_timeout_s, self.settings.read_timeout_s)
         with _errors_of(url):
             response = self._session.get(url, headers=headers, timeout=timeout, stream=True)
             with contextlib.ExitStack() as refused:
                 refused.push(response)
                 _require_framing(response)
-                if response.status_code not in accepted:
+                if response.status_code not in _ANSWERS:
                     raise _refusal(response)
                 refused.pop_all()
         # A body that ends early shall hand over what it had; urllib3's own check would throw that away.
@@ -127,6 +149,8 @@ def _errors_of(url: str) -> Iterator[None]:
         raise ServerAwayError(f"{url}: {error}", transient=True) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise ServerUnreachableError(f"{url}: {error}", transient=True) from error
+    except (OSError, http.client.HTTPException) as error:  # of a body that is read without `urllib3`
+        raise ServerUnreachableError(f"{url}: {error or type(error).__name__}", transient=True) from error
 
 
 def _require_framing(response: requests.Response) -> None:

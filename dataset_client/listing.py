@@ -1,6 +1,7 @@
 """Datasets as lines of text, for people. Pure."""
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 from dataset_client.cache import CachedDataset
 from dataset_client.dataset import Dataset
 from dataset_client.errors import IntegrityError
+from dataset_client.eviction import Entry
 from dataset_client.manifest import shards_of
+from dataset_client.protocol import Event
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,56 @@ def format_dataset(dataset: Dataset) -> str:
     if quarantine := manifest.get("quarantine"):
         lines += ["quarantine", *(f"  {entry.get('key')}: {entry.get('reason')}" for entry in quarantine)]
     return "\n".join(lines)
+
+
+def usage_as_json(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Entries for machines."""
+    return [{**asdict(entry), "path": str(entry.path)} for entry in entries]
+
+
+def format_usage(entries: Sequence[Entry]) -> str:
+    """A table: size, last use, what keeps or condemns it, name; and the sum."""
+    if not entries:
+        return "The cache is empty."
+    lines = [f"{'size':>9}  {'last used':<16}  {'':<8}  dataset"]
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+        mark = "open" if entry.in_use else "replaced" if entry.superseded else ""
+        lines.append(f"{format_bytes(entry.bytes):>9}  {used:<16}  {mark:<8}  {entry.path.name}")
+    lines.append(f"{format_bytes(sum(entry.bytes for entry in entries)):>9}  in all")
+    return "\n".join(lines)
+
+
+def format_collected(entries: Sequence[Entry], what: str) -> str:
+    """What was removed, or would be."""
+    lines = [f"{format_bytes(entry.bytes):>9}  {entry.path.name}" for entry in entries]
+    total = format_bytes(sum(entry.bytes for entry in entries))
+    return "\n".join([*lines, f"{what} {len(entries)} datasets, {total}."])
+
+
+def format_event(event: Event, *, with_topic: bool) -> str:
+    """An event in a line, or in several if it has log lines to tell."""
+    data = event.data
+    match event.kind:
+        case "state":
+            text = str(data.get("state"))
+            if "position" in data:
+                text += f", number {data['position']} in the queue"
+            if data.get("message"):
+                text += f": {data['message']}"
+        case "progress":
+            text = f"{data.get('done')} of {data.get('total')} samples"
+            if data.get("eta") is not None:
+                text += f", {data['eta']:.0f} s to go"
+        case "shard":
+            text = f"sealed {data.get('file')}: {data.get('examples')} examples, {format_bytes(data.get('bytes') or 0)}"
+        case "ready":
+            text = f"ready: {data.get('dataset_id')}, {format_bytes((data.get('archive') or {}).get('bytes') or 0)}"
+        case _:
+            text = f"{event.kind}: {data.get('message') or data.get('code') or ''}"
+            log = data.get("log") or []
+            text += "".join(f"\n  | {line}" for line in (log.splitlines() if isinstance(log, str) else log))
+    return f"{event.topic_id}  {text}" if with_topic else text
 
 
 def format_bytes(count: int) -> str:

@@ -5,19 +5,22 @@
     {"format": 1, "dataset_id", "dataset_name", "handler": {…}, "config": effective config,
      "splits": {split: {"examples": int, "shards": int}},
      "shards": [{"file", "split", "examples", "bytes", "sha256"}, …],      in order
+     "files": [{"file", "bytes", "sha256"}, …],       all others but the manifest; absent from archives of before
      "statistics": {…}, "quarantine": [{"key", "reason"}, …], "provenance": {…}}
 """
 
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset_client.errors import IntegrityError, ProtocolError
+from dataset_client.errors import CacheError, IntegrityError, ProtocolError
+from dataset_client.workspace import write_atomically
 
 MANIFEST_FILE = "manifest.json"
 FEATURES_FILE = "features.json"
@@ -35,6 +38,22 @@ class Member:
     file: str
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Kept(Member):
+    """A file as the cache has installed it; what tells that it is the same file still: ``inode`` and ``mtime_ns``, 0
+    where that was not noted.
+    """
+
+    inode: int = 0
+    mtime_ns: int = 0
+
+    @classmethod
+    def at(cls, path: Path, sha256: str) -> "Kept":
+        """The file at ``path``, which has been verified; raises `OSError`."""
+        found = path.stat()
+        return cls(path.name, found.st_size, sha256, found.st_ino, found.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -59,15 +78,15 @@ def parse_manifest(text: str | bytes, *, origin: str) -> dict[str, Any]:
                 f"{origin} has format {found!r}; this client reads format {FORMAT}",
                 remedy="Install the version of remote-dataset-pipeline that the server has.",
             )
-        shards = shards_of(manifest)
+        shards, others = shards_of(manifest), files_of(manifest) or ()
         splits = {
             str(name): (int(split["examples"]), int(split["shards"])) for name, split in manifest["splits"].items()
         }
         _ = manifest["dataset_id"], manifest["dataset_name"], manifest["config"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{origin} is not a manifest: {type(error).__name__}: {error}") from error
-    if len({shard.file for shard in shards}) != len(shards):
-        raise IntegrityError(f"{origin} lists a shard twice")
+    if len({member.file for member in (*shards, *others)}) != len(shards) + len(others):
+        raise IntegrityError(f"{origin} lists a file twice")
     for name, (examples, count) in splits.items():
         own = [shard for shard in shards if shard.split == name]
         if (sum(shard.examples for shard in own), len(own)) != (examples, count):
@@ -81,6 +100,15 @@ def parse_manifest(text: str | bytes, *, origin: str) -> dict[str, Any]:
 def shards_of(manifest: Mapping[str, Any]) -> tuple[Shard, ...]:
     """The shards in order; raises `ValueError`, `KeyError` or `TypeError` if they are malformed."""
     return tuple(_shard(entry) for entry in manifest["shards"])
+
+
+def files_of(manifest: Mapping[str, Any]) -> tuple[Member, ...] | None:
+    """What else is in the archive besides shards and manifest; None if the manifest, of an earlier server, does not
+    say. Raises as `shards_of` does.
+    """
+    if "files" not in manifest:
+        return None
+    return tuple(Member(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"])
 
 
 def _shard(entry: Mapping[str, Any]) -> Shard:
@@ -117,23 +145,53 @@ def members_of(directory: Path, manifest: Mapping[str, Any]) -> Sequence[Member]
 def recorded_members(sidecar: Any) -> Sequence[Member]:
     """The ``members`` of a sidecar; raises `ValueError` if it has none."""
     try:
-        return [Member(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"])) for entry in sidecar["members"]]
+        return [_kept(entry) for entry in sidecar["members"]]
     except (KeyError, TypeError) as error:
         raise ValueError("it does not say what was unpacked") from error
+
+
+def _kept(entry: Mapping[str, Any]) -> Kept:
+    identity = int(entry.get("inode", 0)), int(entry.get("mtime_ns", 0))
+    return Kept(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"]), *identity)
 
 
 def find_faults(directory: Path, members: Sequence[Member]) -> list[str]:
     """What of an unpacked archive is missing or damaged; [] if all is well.
 
-    The small files that everything hangs on are hashed, as damage in them may keep their size; of the others the size
-    is compared.
+    Sizes are always compared. Hashed are the small files that everything hangs on, and what is not the very file that
+    the cache installed (`Kept`), because it was copied, restored or changed since. Where that came out well, and the
+    cache can be written, it is noted, so that it is not done every time.
     """
     recorded = {member.file for member in members}
     faults = [f"{name} is missing" for name in REQUIRED_FILES if not (name in recorded or (directory / name).is_file())]
+    has_changed = False
     for member in members:
-        fault = (content_fault if member.file in REQUIRED_FILES else _size_fault)(directory, member)
+        is_other = isinstance(member, Kept) and not _is_same(directory, member)
+        has_changed |= is_other
+        fault = (content_fault if is_other or member.file in REQUIRED_FILES else _size_fault)(directory, member)
         faults += [fault] if fault else []
+    if has_changed and not faults:
+        _note_again(directory, members)
     return faults
+
+
+def _is_same(directory: Path, member: Kept) -> bool:
+    """Whether a file is the one that was installed, as far as its inode and its time of change tell."""
+    try:
+        return Kept.at(directory / member.file, member.sha256) == member
+    except OSError:
+        return False
+
+
+def _note_again(directory: Path, members: Sequence[Member]) -> None:
+    """Note which files were just found right; left undone in a cache that cannot be written."""
+    sidecar = sidecar_of(directory)
+    with contextlib.suppress(OSError, ValueError, CacheError):
+        kept = [asdict(Kept.at(directory / member.file, member.sha256)) for member in members]
+        fields = json.loads(sidecar.read_bytes()) | {"members": kept}
+        times = sidecar.stat()
+        write_atomically(sidecar, json.dumps(fields, indent=2), scratch=directory.parent.parent / "tmp")
+        os.utime(sidecar, ns=(times.st_atime_ns, times.st_mtime_ns))  # which says when it was installed
 
 
 def content_fault(directory: Path, member: Member) -> str | None:

@@ -1,13 +1,20 @@
 """One connection to the notification socket, with everything that `websockets` raises translated."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidUpgrade,
+    InvalidURI,
+    WebSocketException,
+)
 
-from dataset_client.errors import DatasetClientError, ProtocolError, ServerUnreachableError
-from dataset_client.problems import error_from_response
+from dataset_client.errors import HANDSHAKE_CUT, ProtocolError, ServerAwayError, SocketsBlockedError
+from dataset_client.problems import error_of_handshake
 from dataset_client.protocol import Event
 from dataset_client.settings import Settings
 
@@ -16,30 +23,41 @@ _MAX_MESSAGE_BYTES = 16 << 20
 
 
 @contextlib.asynccontextmanager
-async def subscribe(topic_id: str, settings: Settings) -> AsyncIterator[AsyncGenerator[Event]]:
-    """Connect, and yield all messages on ``topic_id``, beginning with ``subscribed`` and the replay.
+async def subscribe(after: Mapping[str, int], settings: Settings) -> AsyncIterator[AsyncGenerator[Event]]:
+    """Connect, and yield all messages on the topics in ``after``: of each ``subscribed``, and what came after the
+    number.
 
-    Entering and iterating raise `ServerUnreachableError` when there is no connection (any more), which is
-    transient, `ProtocolError` for messages that are not ours, and for a refused handshake what its status
-    means.
+    Both sides ping: a peer that has not answered for `Settings.heartbeat_s` counts as gone. Entering and iterating
+    raise `ServerAwayError` when there is no connection (any more), which is transient, `SocketsBlockedError` where
+    something in between lets no socket through, `ProtocolError` for messages that are not ours, and for a handshake
+    that the server refuses what its status means.
     """
-    url = settings.notifications_url(topic_id)
+    full_url = settings.notifications_url(after)
+    url = full_url.partition("?")[0]  # for messages: the topics would fill them
     headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
     try:
         socket = await connect(
-            url,
+            full_url,
             additional_headers=headers,
             open_timeout=settings.connect_timeout_s,
+            ping_interval=settings.heartbeat_s,
+            ping_timeout=settings.heartbeat_s,
             close_timeout=1,  # a server that is gone does not answer; do not wait for it
             max_size=_MAX_MESSAGE_BYTES,
             user_agent_header="dataset-client",
         )
     except InvalidStatus as error:
-        raise _refusal(error, url) from error
+        response = error.response
+        body = bytes(response.body or b"")
+        raise error_of_handshake(response.status_code, response.headers, body, url=url) from error
+    except (InvalidUpgrade, InvalidProxyStatus) as error:
+        raise SocketsBlockedError(f"{url}: {error}") from error
     except InvalidURI as error:
         raise ProtocolError(f"{url}: {error}") from error
-    except (OSError, WebSocketException) as error:
-        raise ServerUnreachableError(f"{url}: {error or type(error).__name__}", transient=True) from error
+    except WebSocketException as error:
+        raise ServerAwayError(f"{url}: {error}", code=HANDSHAKE_CUT, transient=True) from error
+    except OSError as error:
+        raise ServerAwayError(f"{url}: {error or type(error).__name__}", transient=True) from error
     async with socket:
 
         async def messages() -> AsyncGenerator[Event]:
@@ -47,10 +65,8 @@ async def subscribe(topic_id: str, settings: Settings) -> AsyncIterator[AsyncGen
                 try:
                     text = await socket.recv()
                 except ConnectionClosed as error:
-                    raise ServerUnreachableError(f"{url}: {error}", transient=True) from error
-                message = _read(text, url)
-                if message.topic_id == topic_id:
-                    yield message
+                    raise ServerAwayError(f"{url}: {error}", transient=True) from error
+                yield _read(text, url)
 
         async with contextlib.aclosing(messages()) as stream:
             yield stream
@@ -61,8 +77,3 @@ def _read(text: str | bytes, url: str) -> Event:
         return Event.from_json(text)
     except ValueError as error:
         raise ProtocolError(f"{url} sends something that is not an event: {text[:200]!r}") from error
-
-
-def _refusal(error: InvalidStatus, url: str) -> DatasetClientError:
-    response = error.response
-    return error_from_response(response.status_code, response.headers, bytes(response.body or b""), url=url)

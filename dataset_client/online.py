@@ -1,60 +1,55 @@
-"""A request from start to finish: ask, wait, download, verify, unpack. The modules it calls know how."""
+"""A request from start to finish: ask, wait, fetch. The modules it calls know how."""
 
 import asyncio
 import contextlib
-import shutil
-import threading
-from pathlib import Path
 
 from dataset_client.answers import Answer, Archive, read_archive
 from dataset_client.backoff import Retries
-from dataset_client.cache import Cache, CachedDataset, Revision
-from dataset_client.concurrency import in_abandonable_thread, in_thread
-from dataset_client.download import RevisionReplacedError, download
-from dataset_client.errors import DatasetClientError, IntegrityError, ProtocolError, ServerUnreachableError
+from dataset_client.cache import Cache, CachedDataset
+from dataset_client.concurrency import in_abandonable_thread
+from dataset_client.errors import CacheError, DatasetClientError, ServerUnreachableError
+from dataset_client.fetching import fetch
 from dataset_client.http import Http
-from dataset_client.parts import claim_part, remove_stale, waiting_bytes
-from dataset_client.plan import plan_download
 from dataset_client.problems import require_ready
 from dataset_client.progress import Reporter
 from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
-from dataset_client.unpack import unpack
+from dataset_client.transfer import Pace, RevisionReplacedError
 from dataset_client.wait import follow, watch
-from dataset_client.workspace import cache_errors, temporary_directory
 
 
-async def obtain(request: DatasetRequest, settings: Settings, reporter: Reporter) -> CachedDataset:
-    """The dataset that answers ``request`` now, in the cache.
+async def obtain(
+    request: DatasetRequest, settings: Settings, reporter: Reporter, pace: Pace | None = None
+) -> CachedDataset:
+    """The dataset that answers ``request`` now, in the cache, and in use by this process from now on.
 
-    Raises whatever the error tree has, except `WaitTimeoutError`, `NotCachedError` and what readers raise.
+    Nothing is written where it is there already, so that a cache may be read-only. Raises whatever the error tree has,
+    except `WaitTimeoutError`, `NotCachedError` and what readers raise.
     """
     cache = Cache(settings.cache_dir)
-    await asyncio.to_thread(cache.prepare)
-    await asyncio.to_thread(remove_stale, cache.downloads)
     known = await asyncio.to_thread(cache.find_for, request)
     with Http(settings) as http:
         try:
-            dataset = await _obtain(http, request, cache, reporter, is_known=known is not None)
+            dataset = await _obtain(http, request, reporter, pace, is_known=known is not None)
         except RevisionReplacedError:
             reporter.note("the server has replaced the dataset meanwhile; asking again")
-            dataset = await _obtain(http, request, cache, reporter, is_known=True)
+            dataset = await _obtain(http, request, reporter, pace, is_known=True)
         except ServerUnreachableError as error:
             if known is not None:
                 error.remedy += f"\nAn earlier answer is in the cache: offline=True (--offline) opens {known.path}."
             raise
     if known is None or known.revision != dataset.revision:
-        await asyncio.to_thread(cache.remember, request, dataset.revision)
+        with contextlib.suppress(CacheError):  # it is a note for offline use alone
+            await asyncio.to_thread(cache.remember, request, dataset.revision)
     return dataset
 
 
 async def _obtain(
-    http: Http, request: DatasetRequest, cache: Cache, reporter: Reporter, *, is_known: bool
+    http: Http, request: DatasetRequest, reporter: Reporter, pace: Pace | None, *, is_known: bool
 ) -> CachedDataset:
-    """What the server offers now, from the cache or fetched into it."""
+    """What the server offers now."""
     archive = await _published(http, request, reporter, is_known=is_known)
-    cached = await asyncio.to_thread(cache.find, Revision.of(archive))
-    return cached or await _fetch(http, archive, cache, reporter)
+    return await fetch(http.settings, archive, Cache(http.settings.cache_dir), reporter, pace)
 
 
 async def _published(http: Http, request: DatasetRequest, reporter: Reporter, *, is_known: bool) -> Archive:
@@ -89,26 +84,3 @@ async def _ask(http: Http, request: DatasetRequest, *, patience_s: float) -> Ans
             return await in_abandonable_thread(http.ask, request)
         except DatasetClientError as error:
             await asyncio.sleep(retries.delay_after(error))
-
-
-async def _fetch(http: Http, archive: Archive, cache: Cache, reporter: Reporter) -> CachedDataset:
-    """Download, verify, unpack and install ``archive``."""
-    with cache_errors(cache.root):
-        free = shutil.disk_usage(cache.root).free
-    resume_from = plan_download(archive, partial_bytes=waiting_bytes(cache.downloads, archive.sha256), free_bytes=free)
-    with claim_part(cache.downloads, archive.sha256) as part:
-        reporter.download_starts(archive.dataset_id, total=archive.bytes, done=resume_from)
-        await download(http, archive, part, reporter.downloaded)
-        try:
-            return await in_thread(_unpack_and_install, part.path, archive, cache)
-        except (IntegrityError, ProtocolError):
-            part.restart()  # the archive was published like this: keeping it helps nobody
-            raise
-
-
-def _unpack_and_install(stop: threading.Event, zip_path: Path, archive: Archive, cache: Cache) -> CachedDataset:
-    revision = Revision.of(archive)
-    with temporary_directory(cache.scratch) as directory:
-        manifest, members = unpack(stop, zip_path, directory, dataset_id=archive.dataset_id)
-        path = cache.install(directory, revision, members)
-    return CachedDataset(revision, path, manifest)

@@ -2,7 +2,6 @@
 here.
 """
 
-import email.utils
 import json
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from dataset_client.errors import (
     ProtocolError,
     ServerBusyError,
     ServerError,
+    SocketsBlockedError,
     UnauthorizedError,
     UnknownDatasetError,
     UnknownVersionError,
@@ -53,6 +53,20 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *,
     return error
 
 
+def error_of_handshake(status: int, headers: Mapping[str, str], body: bytes, *, url: str) -> DatasetClientError:
+    """The error for a handshake that was refused: by our server, or by something that lets no socket through.
+
+    The latter answers without a problem document of ours, or takes ``Upgrade`` out of what it passes on, which our
+    server then misses (400), or answers as if there had been none (2xx).
+    """
+    code, detail = _text(_problem(body).get("code")), _text(_problem(body).get("detail"))
+    is_stripped = status == 400 and "upgrade" in detail.lower()
+    is_foreign = not code and (status < 500 or status == 501) and status not in {401, 407, 408, 429}
+    if is_stripped or is_foreign:
+        return SocketsBlockedError(f"{url} answers HTTP {status} to a WebSocket handshake")
+    return error_from_response(status, headers, body, url=url)
+
+
 def require_ready(event: Event) -> Event:
     """``event`` if it is a ``ready`` one; raises what a ``failed`` or ``cancelled`` one means."""
     if event.kind == "ready":
@@ -74,6 +88,8 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
         return None
     if value.strip().isdecimal():
         return float(value)
+    import email.utils  # costs as much as all of this package, and is rarely needed
+
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
     except (TypeError, ValueError):

@@ -1,8 +1,13 @@
-"""Showing how far it is: bars on a terminal or in a notebook, a few lines in a log file, or nothing."""
+"""Showing how far it is: bars on a terminal or in a notebook, a few lines in a log file, or nothing.
 
+Several requests at once have a reporter each, with a label: a bar below the other, or a word at the start of a line.
+"""
+
+import os
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TextIO
 
 from dataset_client.protocol import Event
@@ -29,17 +34,42 @@ class Reporter(Protocol):
         """Nothing more comes."""
 
 
-def make_reporter(progress: bool, stream: TextIO | None = None) -> Reporter:
-    """The reporter that suits ``stream``, by default stderr; a silent one if ``progress`` is False."""
+def make_reporter(progress: bool, stream: TextIO | None = None, *, label: str = "", row: int | None = None) -> Reporter:
+    """The reporter that suits ``stream``, by default stderr; a silent one if ``progress`` is False.
+
+    Of several at once each has a ``label`` and a ``row``, 0 and up, for its bar.
+    """
     stream = stream or sys.stderr
     if not progress:
         return SilentReporter()
-    return BarReporter(stream) if is_interactive(stream) else LineReporter(stream)
+    if is_interactive(stream):
+        return BarReporter(stream, label=label, row=row)
+    return LineReporter(stream, label=label)
+
+
+def short_labels(ids: Iterable[str]) -> dict[str, str]:
+    """A label for each id: its beginning, as far as it takes to tell them apart, and the name at least."""
+    names = sorted(ids)
+    labels = {}
+    for name in names:
+        stem = name.removesuffix(".zip").rpartition("_")
+        length = next(
+            length for length in (0, 4, 8, 32) if sum(n.startswith(f"{stem[0]}_{stem[2][:length]}") for n in names) == 1
+        )
+        labels[name] = f"{stem[0]}_{stem[2][:length]}".rstrip("_")
+    return labels
 
 
 def is_interactive(stream: TextIO) -> bool:
-    """Whether a line on ``stream`` can be drawn over again."""
-    return stream.isatty() or "ipykernel" in sys.modules
+    """Whether a line on ``stream`` can be drawn over again: on a terminal that can, or in a notebook."""
+    if is_notebook():
+        return stream in {sys.stdout, sys.stderr}  # anything else is a file
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return "ipykernel.zmqshell" in sys.modules
 
 
 class SilentReporter:
@@ -64,8 +94,9 @@ class SilentReporter:
 class LineReporter:
     """Writes a line when the state changes, and one every half minute in between."""
 
-    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, *, label: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
+        self._start = f"dataset-client: {label}: " if label else "dataset-client: "
         self._clock = clock
         self._state = ""
         self._last_line = 0.0
@@ -97,7 +128,7 @@ class LineReporter:
     def note(self, text: str) -> None:
         """One line."""
         self._last_line = self._clock()
-        self._stream.write(f"dataset-client: {text}\n")
+        self._stream.write(f"{self._start}{text}\n")  # in one piece, as several threads may write
         self._stream.flush()
 
     def close(self) -> None:
@@ -110,8 +141,10 @@ class LineReporter:
 class BarReporter:
     """Draws one bar for the samples built and one for the bytes loaded."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, label: str = "", row: int | None = None) -> None:
         self._stream = stream
+        self._start = f"{label}: " if label else ""
+        self._row = row
         self._bar: Any = None
         self._state = ""
 
@@ -122,9 +155,10 @@ class BarReporter:
         elif event.is_terminal:
             self._state = event.kind
         bar = self._open(unit=" samples", total=None) if self._bar is None else self._bar
-        bar.set_description_str(self._state, refresh=event.kind != "progress")
+        bar.set_description_str(f"{self._start}{self._state}", refresh=event.kind != "progress")
         if event.kind == "progress":
-            bar.total = event.data.get("total")
+            if bar.total != event.data.get("total"):
+                bar.reset(event.data.get("total"))  # a widget notices nothing less
             self._move(event.data.get("done") or 0)
         if event.is_terminal:
             self.close()
@@ -138,7 +172,7 @@ class BarReporter:
             initial=done,
             unit_scale=True,
             unit_divisor=1000,
-            desc=f"downloading {name}",
+            desc=f"{self._start}downloading" if self._start else f"downloading {name}",
         )
 
     def downloaded(self, size: int) -> None:
@@ -148,9 +182,7 @@ class BarReporter:
 
     def note(self, text: str) -> None:
         """A line above the bar."""
-        from tqdm import tqdm
-
-        tqdm.write(f"dataset-client: {text}", file=self._stream)
+        _tqdm().write(f"dataset-client: {self._start}{text}", file=self._stream)
 
     def close(self) -> None:
         """Leave the bar as it is and end its line."""
@@ -159,9 +191,7 @@ class BarReporter:
             self._bar = None
 
     def _open(self, **options: Any) -> Any:
-        from tqdm import tqdm  # only where something is drawn
-
-        self._bar = tqdm(file=self._stream, dynamic_ncols=True, **options)
+        self._bar = _tqdm()(file=self._stream, dynamic_ncols=True, position=self._row, **options)
         return self._bar
 
     def _move(self, position: int) -> None:
@@ -170,3 +200,11 @@ class BarReporter:
             self._bar.refresh()
         else:
             self._bar.update(position - self._bar.n)
+
+
+def _tqdm() -> Any:
+    """The class that draws bars here: a widget in a notebook that has ipywidgets, and text anywhere else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets are not there: text will do
+        from tqdm.auto import tqdm  # only where something is drawn
+    return tqdm

@@ -28,7 +28,7 @@ state      ``state`` (one of STATES), ``dataset_id`` once it is known; where it 
            ``position`` (1 is next) and ``ahead``, or why: ``reason``, ``message``, ``try``, ``retry_at``
 progress   ``done``, ``total`` (samples), ``rate`` (samples/s), ``eta`` (seconds or null)
 shard      ``file``, ``split``, ``examples``, ``bytes``, ``sha256``, ``url``
-ready      ``dataset_id``, ``archive``: ``{url, bytes, sha256}``
+ready      ``dataset_id``, ``archive``: ``{url, bytes, sha256, manifest_sha256}``
 failed     ``code``, ``message``, ``log`` (the handler's last lines), ``faults`` (with code config_refused)
 cancelled  ``message``, ``code``, ``by`` (a client; empty for the server itself)
 =========  =======================================================================================

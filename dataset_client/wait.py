@@ -1,43 +1,17 @@
-"""Waiting for a build: one topic followed across dropped sockets and server restarts."""
+"""Waiting for what was asked for: each request follows its topic, and those of one call share a socket."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import contextvars
+import copy
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
-from dataset_client.backoff import Retries
-from dataset_client.errors import DatasetClientError, InvalidRequestError, WaitTimeoutError
-from dataset_client.problems import require_ready
-from dataset_client.protocol import EVENT_KINDS, ID_PATTERN, Event
-from dataset_client.request import check_timeout
-from dataset_client.settings import Settings, resolve_settings
-
-SUBSCRIBED = "subscribed"
-
-
-async def wait_for_completion(
-    topic_id: str,
-    *,
-    server_url: str | None = None,
-    token: str | None = None,
-    timeout: float | None = None,
-    on_event: Callable[[Event], None] | None = None,
-) -> Event:
-    """Wait until the current attempt at a topic ends, and return its ``ready`` event.
-
-    Asks for nothing: a topic that nobody has asked for yet is waited for too. ``on_event`` hears every
-    event of the current attempt, the last one included. ``timeout`` is in seconds; None waits without end.
-
-    Raises `BuildFailedError` (or `ConfigRefusedError`, `UnknownVersionError`, `UnknownDatasetError`) and
-    `BuildCancelledError` for the other ends, `WaitTimeoutError`, `UnauthorizedError`,
-    `InvalidRequestError`, and `ServerUnreachableError` if the server stays away (see `RetryPolicy`).
-    """
-    if not ID_PATTERN.fullmatch(topic_id):
-        raise InvalidRequestError(f"{topic_id!r} is not a topic", remedy="hash_dataset_name() makes one.")
-    settings = resolve_settings(server_url=server_url, token=token)
-    async with bounded(timeout, topic_id), contextlib.aclosing(watch(topic_id, settings)) as messages:
-        event = await follow(messages, attempt=0, on_event=on_event)
-    assert event is not None  # no attempt is before 0
-    return require_ready(event)
+from dataset_client.errors import DatasetClientError, WaitTimeoutError
+from dataset_client.following import messages_of
+from dataset_client.history import SUBSCRIBED
+from dataset_client.protocol import Event
+from dataset_client.request import DatasetRequest, check_timeout
+from dataset_client.settings import Settings
 
 
 @contextlib.asynccontextmanager
@@ -73,42 +47,81 @@ async def follow(
                 on_event(message)
             if message.is_terminal:
                 return message
-    raise AssertionError("watch() does not end by itself")
+    raise AssertionError("the messages do not end before the attempt does")
 
 
 async def watch(topic_id: str, settings: Settings) -> AsyncGenerator[Event]:
-    """The topic's messages from its first on, in order, without end.
+    """The topic's messages as `following.messages_of` gives them; within `sharing`, from the call's one socket."""
+    shared = _SHARED.get()
+    messages = shared.take(topic_id) if shared else None
+    async with contextlib.aclosing(messages or messages_of({topic_id: None}, settings, lambda _: None)) as stream:
+        async for message in stream:
+            yield message
 
-    A ``subscribed`` message comes first, and again after each reconnection. Each of these replays everything, because
-    a server that lost its data counts from 1 again, and its numbers then say nothing. What was seen is left out,
-    except that the ends of attempts come again: a new history's must not be taken for the old one's.
 
-    Raises as `notifications.subscribe` does for what is not transient, and the last transient error once the
-    server has been away, or wants to be left alone, for too long.
+@contextlib.asynccontextmanager
+async def sharing(
+    requests: Iterable[DatasetRequest], settings: Settings, note: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Within the block, `watch` follows the topics of ``requests`` over one socket, opened when it is first needed.
+
+    Where no socket gets through, ``note`` is told so, and they are polled.
     """
-    from dataset_client.notifications import subscribe  # websockets costs 0.1 s, and waiting is rarely needed
+    shared = _Shared(requests, settings, note)
+    token = _SHARED.set(shared)
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+        await shared.close()
 
-    clock = asyncio.get_running_loop().time
-    retries = Retries(settings.retry)
-    seen = set[tuple[int, int, str]]()
-    patience, reached = settings.retry.first_contact_s, clock()
-    while True:
-        greeted = False
+
+class _Shared:
+    """Hands the messages of one stream to those who follow a topic each."""
+
+    def __init__(self, requests: Iterable[DatasetRequest], settings: Settings, note: Callable[[str], None]) -> None:
+        self._requests = {request.topic_id: request for request in requests}
+        self._settings = settings
+        self._note = note
+        self._queues = {topic_id: asyncio.Queue[Event | Exception]() for topic_id in self._requests}
+        self._reader: asyncio.Task[None] | None = None
+
+    def take(self, topic_id: str) -> AsyncGenerator[Event] | None:
+        """The messages on a topic; who comes for one again gets a stream of his own, which begins anew."""
+        request, queue = self._requests.get(topic_id), self._queues.pop(topic_id, None)
+        if request is None:
+            return None
+        if queue is None:
+            return messages_of({topic_id: request}, self._settings, self._note)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read({topic_id: queue, **self._queues}))
+        return _items(queue)
+
+    async def close(self) -> None:
+        """End the stream."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+
+    async def _read(self, queues: dict[str, asyncio.Queue[Event | Exception]]) -> None:
         try:
-            async with subscribe(topic_id, settings) as messages:
+            async with contextlib.aclosing(messages_of(self._requests, self._settings, self._note)) as messages:
                 async for message in messages:
-                    greeted = True
-                    key = (message.attempt, message.number, message.kind)
-                    if message.kind in EVENT_KINDS and key not in seen:  # a newer server may have more kinds
-                        seen.add(key)
-                        retries.progressed()
-                        yield message
-                    elif message.kind == SUBSCRIBED or message.is_terminal:
-                        yield message
-        except DatasetClientError as error:
-            if greeted:
-                patience, reached = settings.retry.reconnect_s, clock()
-            if not error.transient or clock() - reached > patience:
-                raise
-            retries.failures += 1
-            await asyncio.sleep(retries.next_delay(error))
+                    queues[message.topic_id].put_nowait(message)
+        except (
+            Exception
+        ) as error:  # whatever it is, it goes to each who waits; ours are written on, so each gets his own
+            for queue in queues.values():
+                queue.put_nowait(copy.copy(error) if isinstance(error, DatasetClientError) else error)
+
+
+async def _items(queue: asyncio.Queue[Event | Exception]) -> AsyncGenerator[Event]:
+    while True:
+        item = await queue.get()
+        if isinstance(item, Exception):
+            raise item
+        yield item
+
+
+#: What `watch` finds where its caller is told of nothing but a topic.
+_SHARED: contextvars.ContextVar[_Shared | None] = contextvars.ContextVar("shared", default=None)

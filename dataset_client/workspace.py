@@ -58,6 +58,33 @@ def is_abandoned(path: Path, owner: str) -> bool:
         return False
 
 
+def is_dead(owner: str) -> bool:
+    """Whether the process that chose this name is known to be gone; False for one elsewhere, of which nothing is known,
+    and for names that are not ours.
+    """
+    match = _OWNER.fullmatch(owner)
+    return match is not None and match["place"] == _PLACE and not _pid_lives(int(match["pid"]))
+
+
+def describe_owner(owner: str) -> str:
+    """Who chose this name, for people."""
+    match = _OWNER.fullmatch(owner)
+    return f"process {match['pid']} on {match['place'].partition('_')[0]}" if match else owner
+
+
+def file_system_time(scratch: Path) -> float:
+    """What time it is by the clock of the file system that ``scratch`` is on, which for NFS is the server's.
+
+    Ages of files mean something only by that clock. Raises `OSError`.
+    """
+    probe = scratch / new_owner_name()
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def _pid_lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -28,11 +28,15 @@ class Health(Shape):
 
 
 class Archive(Shape):
-    """Where a published archive is, its size in bytes, and its sha256 to trust it by."""
+    """Where a published archive is, its size in bytes, its sha256, and that of the manifest in it.
+
+    The manifest has the sha256 of everything else in the archive: who trusts it can check each file by itself.
+    """
 
     url: str
     bytes: Count
     sha256: Sha256
+    manifest_sha256: Sha256
 
 
 class Progress(Shape):

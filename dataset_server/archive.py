@@ -91,19 +91,19 @@ def publish(
 ) -> Published:
     """Write the archive of ``files`` in ``folder`` to ``target``, atomically; ``manifest`` takes its member's place.
 
+    It lists as its ``files`` what is neither a shard nor itself, with bytes and sha256, so that everything in an
+    archive can be checked by the manifest.
+
     ``sealed`` holds each shard as it was announced; raises `HandlerFaultError` (``shard_corrupt``) where a file reads
     back otherwise, and `StoppedError` soon after ``stop`` is set.
 
     Each file is read twice in a row, for its CRC-32, which stands before its bytes, and to be copied: the disk is asked
     for it once, and what was written is not read again. The next file is looked at while this one is copied.
     """
-    try:
-        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        described = text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _bad_manifest(error) from error
+    _described(manifest)  # a broken one is noticed before the copying
     partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # the target's name may be as long as names can be
     offsets: dict[str, int] = {}
+    others: list[dict[str, Any]] = []
     try:
         members = [folder / name for name in files if name != MANIFEST]
         with partial.open("wb") as out, contextlib.closing(_look_ahead(members, stop)) as looked_at:
@@ -118,7 +118,10 @@ def publish(
                 announced = sealed.get(path.name)
                 if announced and announced != Sealed(content.size, content.sha256):
                     raise _changed(path.name)
+                if not announced:
+                    others.append({"file": path.name, "bytes": content.size, "sha256": content.sha256})
                 offsets[path.name] = _append(archive, path, content, stop)
+            described = _described({**manifest, "files": others})
             archive.begin(MANIFEST, len(described), zlib.crc32(described))
             archive.add(described)
             archive.finish()
@@ -128,7 +131,15 @@ def publish(
         sync_folder(target.parent)
     finally:
         partial.unlink(missing_ok=True)
-    return Published(archive.size, digest.hexdigest(), text, offsets)
+    return Published(archive.size, digest.hexdigest(), described.decode(), offsets)
+
+
+def _described(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as it is in the archive; raises `HandlerFaultError` for one that cannot be written."""
+    try:
+        return (json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _bad_manifest(error) from error
 
 
 @dataclass(frozen=True)

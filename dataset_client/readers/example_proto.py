@@ -119,6 +119,11 @@ def _integers(payload: "memoryview | int") -> Iterator[int]:
     if isinstance(payload, int):
         yield _signed(payload)
         return
+    yield from packed_integers(payload)
+
+
+def packed_integers(payload: memoryview) -> Iterator[int]:
+    """The numbers of a packed Int64List; raises `ValueError` if it is cut off."""
     position = 0
     while position < len(payload):
         number, position = _varint(payload, position)

@@ -85,6 +85,17 @@ class TensorFeature:
 Feature = ImageFeature | TextFeature | TextListFeature | BytesFeature | TensorFeature
 
 
+def is_picture(feature: Feature | None) -> bool:
+    """Whether it decodes to uint8 (H, W, C): an encoded image, or raw pixels."""
+    match feature:
+        case ImageFeature():
+            return True
+        case TensorFeature():
+            return feature.dtype == "uint8" and len(feature.shape) == 3
+        case _:
+            return False
+
+
 def parse_features(document: Mapping[str, Any]) -> dict[str, Feature]:
     """Read a whole ``features.json``; raises `UnsupportedFeatureError` for what these readers cannot
     decode.

@@ -57,23 +57,24 @@ def read_records(path: Path) -> Iterator[Record]:
         size, offset = os.fstat(file.fileno()).st_size, 0
         while header := file.read(_HEADER.size):
             if len(header) < _HEADER.size:
-                raise _damage(path, offset, "ends within a record's header")
+                raise damage(path, offset, "ends within a record's header")
             length, length_crc = _HEADER.unpack(header)
             if masked(crc32c(header[:8])) != length_crc:
-                raise _damage(path, offset, "has a wrong checksum over a record's length")
+                raise damage(path, offset, "has a wrong checksum over a record's length")
             # compared before reading, so that no damage makes us allocate what the file does not have
             end = offset + _HEADER.size + length + _FOOTER.size
             if end > size:
-                raise _damage(path, offset, f"ends within a record of {length} bytes")
+                raise damage(path, offset, f"ends within a record of {length} bytes")
             data = file.read(length)
             footer = file.read(_FOOTER.size)
             if len(data) < length or len(footer) < _FOOTER.size:
-                raise _damage(path, offset, f"ends within a record of {length} bytes")
+                raise damage(path, offset, f"ends within a record of {length} bytes")
             if masked(crc32c(data)) != _FOOTER.unpack(footer)[0]:
-                raise _damage(path, offset, "has a wrong checksum over a record's data")
+                raise damage(path, offset, "has a wrong checksum over a record's data")
             yield Record(offset, data)
             offset = end
 
 
-def _damage(path: Path, offset: int, what: str) -> IntegrityError:
+def damage(path: Path, offset: int, what: str) -> IntegrityError:
+    """The error that ``what`` is wrong with a file from ``offset`` on."""
     return IntegrityError(f"{path}, offset {offset}: the file {what}", remedy=f"Remove {path.parent} and ask again.")

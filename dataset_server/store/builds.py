@@ -4,6 +4,7 @@ A build writes under a `Lease`; where that has been lost – the dataset was cla
 ended – nothing changes, and `LeaseLostError` is raised.
 """
 
+import hashlib
 import json
 import secrets
 import time
@@ -248,6 +249,7 @@ class BuildStore:
                 "state": "ready",
                 "archive_bytes": made.size,
                 "archive_sha256": made.sha256,
+                "manifest_sha256": hashlib.sha256(made.manifest.encode()).hexdigest(),
                 "revision": made.revision,
                 "provenance": made.provenance,
                 "build_seconds": made.build_seconds,

@@ -286,6 +286,7 @@ def archive_data(dataset: Dataset) -> dict[str, Any]:
         "url": f"datasets/{dataset.dataset_id}/archive?revision={dataset.revision}",
         "bytes": dataset.archive_bytes,
         "sha256": dataset.archive_sha256,
+        "manifest_sha256": dataset.manifest_sha256,
     }
 
 

@@ -72,6 +72,7 @@ datasets = Table(
     Column("uses", BigInteger, nullable=False, server_default="0"),
     Column("last_used_at", Float),
     Column("checked_at", Float),  # when its archive was last published, or read again and found sound
+    Column("manifest_sha256", String(64)),  # of the manifest in its archive
     # What lists are counted and read from, for each order: see `listing`.
     Index("datasets_by_name", "dataset_name", "state", "resolved_version", "pinned"),
     *(
@@ -210,6 +211,7 @@ class Dataset:
     uses: int
     last_used_at: float | None
     checked_at: float | None
+    manifest_sha256: str | None
 
     @property
     def is_active(self) -> bool:

@@ -64,6 +64,9 @@ def reporter():
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch, tmp_path):
     """No test reads the settings of whoever runs it, nor writes to his cache."""
-    for name in ("DATASET_SERVER_URL", "DATASET_SERVER_TOKEN", "DATASET_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("URL", "TOKEN"):
+        monkeypatch.delenv(f"DATASET_SERVER_{name}", raising=False)
+    for name in ("CACHE_DIR", "CACHE_LIMIT", "CLIENT_CONFIG"):
+        monkeypatch.delenv(f"DATASET_{name}", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home-config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home-cache"))

@@ -1,6 +1,7 @@
 """The public functions as callers use them: scripts, notebooks, several processes."""
 
 import asyncio
+import importlib.metadata
 import os
 import pickle
 import signal
@@ -190,7 +191,7 @@ async def test_cancelling_leaves_no_temporary_file(server, topic, where):
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert list((where["cache_dir"] / "tmp").iterdir()) == []
+    assert list(where["cache_dir"].glob("tmp/*")) == []
 
 
 def test_ctrl_c_in_a_notebook_ends_the_waiting(server, topic, where):
@@ -208,7 +209,7 @@ def test_ctrl_c_in_a_notebook_ends_the_waiting(server, topic, where):
     stderr = process.communicate(timeout=30)[1]
     assert process.returncode
     assert "KeyboardInterrupt: Interrupted. A build that was asked for goes on" in stderr
-    assert list((where["cache_dir"] / "tmp").iterdir()) == []
+    assert list(where["cache_dir"].glob("tmp/*")) == []
 
 
 def test_everything_exported_is_there():
@@ -217,12 +218,20 @@ def test_everything_exported_is_there():
 
 
 def test_importing_is_light():
+    """What costs time is imported where it is needed."""
+    heavy = "requests websockets tqdm email.utils platformdirs tomllib difflib numpy google_crc32c PIL argcomplete"
+    backends = "tensorflow torch keras jax"
     program = (
-        "import sys, dataset_client;"
-        "print([m for m in ('requests', 'websockets', 'tqdm', 'numpy', 'PIL', 'tensorflow') if m in sys.modules])"
+        f"import sys, dataset_client.cli; print([m for m in {(heavy + ' ' + backends).split()} if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "[]"
+    command = [sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"]  # no hooks of others
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert dataset_client.__version__ == importlib.metadata.version("remote-dataset-pipeline")
+    with pytest.raises(AttributeError, match="'versions'"):
+        dataset_client.versions  # noqa: B018
 
 
 def test_errors_survive_pickling():

@@ -10,36 +10,12 @@ from pathlib import Path
 import pytest
 
 from dataset_client import errors
-from dataset_client.answers import Archive
 from dataset_client.backoff import Retries, RetryPolicy
-from dataset_client.parts import remove_stale
-from dataset_client.plan import plan_download
-from dataset_client.problems import error_from_response, parse_retry_after
-from dataset_client.progress import BarReporter, LineReporter, SilentReporter, make_reporter
+from dataset_client.problems import error_from_response, error_of_handshake, parse_retry_after
+from dataset_client.progress import BarReporter, LineReporter, SilentReporter, make_reporter, short_labels
 from dataset_client.protocol import Event
 from dataset_client.settings import DEFAULT_SERVER_URL, resolve_settings
 from dataset_client.workspace import is_abandoned, new_owner_name, remove_abandoned
-
-OFFER = Archive("d", "u", 100, "0" * 64)
-
-
-@pytest.mark.parametrize(
-    ("partial", "resume_from", "disk"), [(0, 0, 200), (30, 30, 170), (100, 100, 100), (101, 0, 200)]
-)
-def test_a_download_resumes_what_is_here_and_needs_room_for_the_rest(partial, resume_from, disk):
-    assert plan_download(OFFER, partial_bytes=partial, free_bytes=disk) == resume_from
-    with pytest.raises(errors.CacheError, match="GB free") as caught:
-        plan_download(OFFER, partial_bytes=partial, free_bytes=disk - 1)
-    assert caught.value.code == "disk_full"
-
-
-def test_parts_that_nobody_continues_are_removed_after_a_week(tmp_path):
-    for name, days in (("old.part", 8), ("new.part", 6)):
-        (tmp_path / name).write_text("x")
-        when = time.time() - days * 24 * 3600
-        os.utime(tmp_path / name, (when, when))
-    remove_stale(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["new.part"]
 
 
 def test_delays_double_up_to_a_limit_and_respect_the_server():
@@ -68,13 +44,26 @@ def test_a_server_that_is_away_is_waited_for_and_one_that_answers_wrongly_is_not
     retries.delay_after(away)
 
 
+def test_a_server_that_was_there_is_waited_for_longer():
+    now = 0.0
+    policy = RetryPolicy(attempts=1, first_contact_s=10, reconnect_s=100)
+    retries = Retries(policy, patience_s=policy.first_contact_s, clock=lambda: now)
+    away = errors.ServerAwayError("refused", transient=True)
+    retries.delay_after(away)
+    retries.reached()
+    now = 99
+    retries.delay_after(away)
+    now = 101
+    with pytest.raises(errors.ServerAwayError):
+        retries.delay_after(away)
+
+
 @pytest.mark.parametrize("value", ["301", "9" * 400])
 def test_a_server_that_wants_a_longer_wait_than_allowed_is_given_up(value):
     retries = Retries(RetryPolicy(max_retry_after_s=300))
     refusal = error_from_response(503, {"Retry-After": value}, b"", url="http://x")
-    for ask in (retries.delay_after, retries.next_delay):
-        with pytest.raises(errors.ServerBusyError):
-            ask(refusal)
+    with pytest.raises(errors.ServerBusyError):
+        retries.delay_after(refusal)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +115,8 @@ def test_urls_are_relative_to_the_api():
     settings = resolve_settings(server_url="https://data/root", environ={})
     assert settings.url("datasets/x") == "https://data/root/api/v1/datasets/x"
     assert settings.url("https://s3/x") == "https://s3/x"
-    assert settings.notifications_url("a+b.zip") == "wss://data/root/api/v1/notifications?topic=a%2Bb.zip&after=0"
+    url = settings.notifications_url({"a+b.zip": 0, "c.zip": 7})
+    assert url == "wss://data/root/api/v1/notifications?topic=a%2Bb.zip&after=0&topic=c.zip&after=7"
     assert settings.is_own("https://data/other")
     assert not settings.is_own("http://data/root")
 
@@ -216,7 +206,7 @@ def test_a_terminal_gets_bars():
     assert "100%" in stream.getvalue()
 
 
-def test_the_stream_chooses(capsys):
+def test_the_stream_chooses(capsys, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -224,5 +214,71 @@ def test_the_stream_chooses(capsys):
     assert isinstance(make_reporter(True, Terminal()), BarReporter)
     assert isinstance(make_reporter(True, io.StringIO()), LineReporter)
     assert isinstance(make_reporter(False, Terminal()), SilentReporter)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make_reporter(True, Terminal()), LineReporter)
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", object())
+    assert isinstance(make_reporter(True), BarReporter)
+    assert isinstance(make_reporter(True, io.StringIO()), LineReporter)
     play(make_reporter(False))
     assert capsys.readouterr() == ("", "")
+
+
+def test_several_at_once_have_a_bar_or_a_word_each():
+    stream = io.StringIO()
+    bars = [make_bar(stream, label, row) for row, label in enumerate(("duts", "coco"))]
+    for bar in bars:
+        bar.build_event(Event("t", 1, 1, "state", {"state": "building"}))
+        bar.build_event(Event("t", 1, 1, "progress", {"done": 1, "total": 4}))
+    for bar in bars:
+        bar.note("a note")
+        bar.close()
+    assert all(word in stream.getvalue() for word in ("duts: building:  25%", "coco: building:  25%", "duts: a note"))
+    lines = io.StringIO()
+    LineReporter(lines, label="duts").note("a note")
+    assert lines.getvalue() == "dataset-client: duts: a note\n"
+
+
+def make_bar(stream, label, row):
+    return BarReporter(stream, label=label, row=row)
+
+
+def test_labels_are_as_short_as_they_can_be():
+    one, two, three = (f"duts_v1_{'0' * start}{'1' * (32 - start)}.zip" for start in (2, 6, 7))
+    assert short_labels(["coco_v1_" + "0" * 32 + ".zip", one]) == {
+        "coco_v1_" + "0" * 32 + ".zip": "coco_v1",
+        one: "duts_v1",
+    }
+    assert short_labels([one, two]) == {one: "duts_v1_0011", two: "duts_v1_0000"}
+    assert short_labels([two, three])[three] == "duts_v1_00000001"
+
+
+def test_a_notebook_without_ipywidgets_gets_bars_of_text():
+    """As in a kernel's process: tqdm warns that ipywidgets are missing, and so would we, were it not silenced."""
+    program = (
+        "import sys, types, warnings; warnings.simplefilter('error');"
+        "sys.modules['ipykernel.zmqshell'] = types.ModuleType('z');"
+        "shell = types.SimpleNamespace; sys.modules['IPython'] = types.SimpleNamespace(get_ipython=shell);"
+        "from dataset_client.progress import make_reporter; r = make_reporter(True);"
+        "r.download_starts('d.zip', total=10, done=0); r.downloaded(10); r.note('n'); r.close()"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "100%" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, b"<html>", errors.SocketsBlockedError),
+        (426, b"", errors.SocketsBlockedError),
+        (200, b"hello", errors.SocketsBlockedError),
+        (400, b'{"code": "malformed_request", "detail": "No WebSocket UPGRADE hdr: None"}', errors.SocketsBlockedError),
+        (400, b'{"code": "malformed_request", "detail": "no topic"}', errors.InvalidRequestError),
+        (401, b"", errors.UnauthorizedError),
+        (403, b'{"code": "forbidden"}', errors.UnauthorizedError),
+        (429, b"", errors.ServerBusyError),
+        (502, b"<html>", errors.ServerError),
+    ],
+)
+def test_who_refuses_a_handshake(status, body, kind):
+    assert type(error_of_handshake(status, {}, body, url="http://x")) is kind

@@ -5,133 +5,270 @@ import contextlib
 import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 
 import pytest
 import trustme
 from aiohttp import web
-from client_archives import make_archive
-from client_server import DatasetServer, answer_with, cut, cut_in_headers, everything, problem, stall, wrong_bytes
+from client_archives import TestArchive, make_archive, make_files, record, zip_files
+from client_server import (
+    DatasetServer,
+    answer_with,
+    cut,
+    cut_in_headers,
+    everything,
+    flipped,
+    part_of,
+    problem,
+    stall,
+    wrong_at,
+)
 
-from dataset_client import errors
-from dataset_client.download import continues_at
+from dataset_client import Dataset, errors
 from dataset_client.http import Http
 from dataset_client.online import obtain
-from dataset_client.parts import claim_part, waiting_bytes
+from dataset_client.transfer import NoRangesError, Pace, RevisionReplacedError, Source, check_answer
+
+#: One connection, so that what happens comes in order.
+PACE = Pace(tail=4096, piece=8192, block=1024, connections=1)
+
+
+@pytest.fixture(scope="session")
+def large():
+    """An archive of several pieces."""
+    return make_archive(splits={"train": 24, "val": 6}, shard_size=6)
 
 
 @pytest.fixture
-def ready(topic):
-    topic.is_ready, topic.attempt = True, 1
+def ready(topic, large):
+    topic.archive, topic.is_ready, topic.attempt = large, True, 1
     return topic
 
 
-async def test_a_cut_body_is_resumed_where_it_ended(server, ready, settings, request_, reporter):
-    server.archive_script.extend([cut(1000), cut(500)])
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
-    assert server.gets == [None, "bytes=1000-", "bytes=1500-"]
+@pytest.fixture
+def get(request_, settings, reporter):
+    """Get the dataset, and see that it is right."""
+
+    async def get(pace=PACE, settings=settings):
+        cached = await obtain(request_, settings, reporter, pace)
+        Dataset(cached.path, cached.manifest, {}).verify()
+        return cached
+
+    return get
+
+
+def body_of(archive, range_):
+    """The bytes of an archive that a Range header is for."""
+    first, last = map(int, range_.removeprefix("bytes=").split("-"))
+    return archive.data[first : last + 1]
+
+
+def asked(server):
+    return [tuple(map(int, range_.removeprefix("bytes=").split("-"))) for range_ in server.gets if range_]
+
+
+def pieces_of(archive, name):
+    """Where a member's bytes are."""
+    _, files = make_files(splits={"train": 24, "val": 6}, shard_size=6)
+    return archive.data.index(files[name]), len(files[name])
+
+
+FIRST = "discs-train.tfrecord-00000-of-00004"
+
+
+async def test_a_cut_body_is_resumed_where_it_ended(server, ready, get):
+    server.archive_script.extend([usual, cut(2048), cut(1024)])
+    await get()
+    tail, first, second, third = asked(server)[:4]
+    assert tail == (len(ready.archive.data) - 4096, len(ready.archive.data) - 1)
+    assert (second[0], third[0]) == (first[0] + 2048, first[0] + 3072)
+    assert first[1] == second[1] == third[1]
+
+
+def usual(*_):
+    """What the server answers by itself."""
 
 
 _HEADERS = b"X-Any: 1\r\nContent-Length: 9\r\nX-Content-SHA256: abcdef"
 
 
 @pytest.mark.parametrize("sent", [_HEADERS[:count] for count in (0, 4, 10, 26, 27, 47, len(_HEADERS))])
-async def test_an_answer_that_ends_in_its_headers_is_asked_for_again(server, topic, settings, request_, reporter, sent):
-    topic.is_ready, topic.attempt = True, 1
+async def test_an_answer_that_ends_in_its_headers_is_asked_for_again(server, ready, get, sent):
     server.post_script.append(cut_in_headers(200, sent))
-    server.archive_script.extend([cut(1000), cut_in_headers(206, sent)])
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
-    assert server.gets == [None, "bytes=1000-", "bytes=1000-"]
+    server.archive_script.extend([cut_in_headers(206, sent), usual, cut(1024), cut_in_headers(206, sent)])
+    await get()
+    assert server.gets[0] == server.gets[1]
+    assert server.gets[3] == server.gets[4]
 
 
-async def test_many_cuts_are_survived_as_long_as_each_gets_further(server, ready, settings, request_, reporter):
-    server.archive_script.extend([cut(100)] * (3 * settings.retry.attempts))
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
+async def test_many_cuts_are_survived_as_long_as_each_gets_further(server, ready, settings, get):
+    server.archive_script.extend([usual, *[cut(1024)] * (3 * settings.retry.attempts)])
+    await get()
 
 
-async def test_cuts_without_progress_end(server, ready, settings, request_, reporter):
-    server.archive_script.extend([cut(100), *[cut(0)] * 50])
-    with pytest.raises(errors.ServerUnreachableError, match="100 of"):
-        await obtain(request_, settings, reporter)
-    assert len(server.gets) == settings.retry.attempts
+async def test_cuts_without_progress_end(server, ready, settings, get):
+    server.archive_script.extend([usual, cut(1024), *[cut(0)] * 50])
+    with pytest.raises(errors.ServerUnreachableError, match="middle"):
+        await get()
+    assert len(server.gets) == 1 + settings.retry.attempts
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_server_that_restarts_is_waited_for(server, ready, settings, request_, reporter, status):
+async def test_a_server_that_restarts_is_waited_for(server, ready, settings, get, status):
     away = [answer_with(status, body="")] * (2 * settings.retry.attempts)
-    server.archive_script.extend([cut(2000), *away])
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
-    assert server.gets[-1] == "bytes=2000-"
+    server.archive_script.extend([*away, usual, cut(2048), *away])
+    await get()
 
 
-async def test_what_arrived_before_a_failure_is_used_by_the_next_call(server, ready, settings, request_, reporter):
-    server.archive_script.extend([cut(2000), *[cut(0)] * 50])
+async def test_what_arrived_before_a_failure_is_used_by_the_next_call(server, ready, get, settings):
+    server.archive_script.extend([usual, usual, cut(2048), *[cut(0)] * 50])
     with pytest.raises(errors.ServerUnreachableError):
-        await obtain(request_, settings, reporter)
+        await get()
     server.archive_script.clear()
-    assert waiting_bytes(settings.cache_dir / "downloads", ready.archive.sha256) == 2000
-    await obtain(request_, settings, reporter)
-    assert server.gets[-1] == "bytes=2000-"
+    before, server.sent = server.gets.copy(), 0
+    await get()
+    assert server.gets[len(before)] == before[-1], "it goes on where it was, and knows what is in the archive"
+    assert server.sent < len(ready.archive.data) - 4096 - 8192 - 2048 + 100
     assert list((settings.cache_dir / "downloads").iterdir()) == []
 
 
-async def test_a_server_that_ignores_range_is_started_over(server, ready, settings, request_, reporter):
-    server.archive_script.extend([cut(1000), everything])
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
-    assert server.gets == [None, "bytes=1000-"]
+async def test_a_server_that_ignores_range_gives_all_at_once(server, ready, get):
+    server.archive_script.extend([everything, everything])
+    await get()
+    assert server.gets[1:] == [None]
 
 
-async def test_416_starts_over(server, ready, settings, request_, reporter):
-    server.archive_script.extend([cut(1000), answer_with(416)])
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
-    assert server.gets == [None, "bytes=1000-", None]
+async def test_a_server_without_ranges_that_cuts_is_started_over(server, ready, get):
+    server.archive_script.extend([everything, cut(1000), cut(500), everything])
+    await get()
+    assert server.gets[1:] == [None] * 3
 
 
-async def test_a_server_that_cuts_and_refuses_ranges_for_ever_is_given_up(server, ready, settings, request_, reporter):
-    server.archive_script.extend([cut(1000), answer_with(416)] * 100)
+async def test_a_server_without_ranges_whose_bytes_are_wrong(server, ready, get):
+    wrong = wrong_at(100)
+    server.archive_script.extend([everything, wrong, everything, everything])
+    await get()
+    server.archive_script.clear()
+
+
+async def test_416_is_a_server_without_ranges(server, ready, get):
+    server.archive_script.extend([usual, cut(1000), answer_with(416)])
+    await get()
+    assert server.gets[-1] is None
+
+
+async def test_a_server_that_cuts_and_refuses_ranges_for_ever_is_given_up(server, ready, get):
+    server.archive_script.extend([answer_with(416), *[cut(1000)] * 100])
     with pytest.raises(errors.ServerUnreachableError):
-        await obtain(request_, settings, reporter)
+        await get()
 
 
-async def test_wrong_bytes_are_fetched_once_more(server, ready, settings, request_, reporter):
-    server.archive_script.append(wrong_bytes)
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
-    assert server.gets == [None, None]
+async def test_of_a_damaged_record_only_that_record_is_fetched_again(server, ready, get):
+    at, size = pieces_of(ready.archive, FIRST)
+    server.archive_script.extend([usual, wrong_at(at + size // 2)])
+    await get()
+    assert len(ready.archive.data) < server.sent < len(ready.archive.data) + size // 4
 
 
-async def test_bytes_that_stay_wrong_are_an_error_and_not_kept(server, ready, settings, request_, reporter):
-    server.archive_script.extend([wrong_bytes] * 3)
-    with pytest.raises(errors.IntegrityError, match="sha256"):
-        await obtain(request_, settings, reporter)
+async def test_damaged_lengths_hide_what_comes_after_until_they_are_mended(server, ready, get):
+    at, size = pieces_of(ready.archive, FIRST)
+    server.archive_script.extend([usual, wrong_at(at, at + size // 2)])
+    await get()
+    assert len(ready.archive.data) < server.sent < len(ready.archive.data) + size // 3
+    assert (at, at + 11) in asked(server)
+
+
+async def test_other_files_are_fetched_again_as_a_whole(server, ready, get):
+    at, _ = pieces_of(ready.archive, "features.json")
+    pace = replace(PACE, tail=64)
+    server.archive_script.extend([lambda request, data: wrong_at(at + 5)(request, data)] * 20)
+    with pytest.raises(errors.IntegrityError, match=r"features\.json"):
+        await get(pace)
+    server.archive_script.clear()
+    await get(pace)
+
+
+async def test_a_wrong_end_is_fetched_once_more(server, ready, get):
+    server.archive_script.append(flipped(0.9))
+    await get()
+    assert server.gets[0] == server.gets[1]
+
+
+@pytest.mark.parametrize("place", [0.5, 0.999])
+async def test_an_end_that_stays_wrong_is_an_error_and_not_kept(server, ready, settings, get, place):
+    server.archive_script.extend([flipped(place)] * 30)
+    with pytest.raises(errors.IntegrityError):
+        await get()
     assert len(server.gets) == 2
     assert list((settings.cache_dir / "downloads").iterdir()) == []
     assert list((settings.cache_dir / "datasets").iterdir()) == []
 
 
+async def test_bytes_that_stay_wrong_are_an_error_and_the_right_ones_are_kept(server, ready, settings, get):
+    at, size = pieces_of(ready.archive, FIRST)
+    server.archive_script.extend([wrong_at(at + size // 2)] * 100)
+    with pytest.raises(errors.IntegrityError, match=f"{FIRST} with sha256"):
+        await get()
+    assert list((settings.cache_dir / "datasets").iterdir()) == []
+    server.archive_script.clear()
+    server.sent = 0
+    await get()
+    assert server.sent < len(ready.archive.data), "what was right is not fetched again"
+
+
+async def test_a_shard_whose_own_checksums_hold_is_fetched_whole_and_refused(server, ready, get):
+    _, files = make_files(splits={"train": 24, "val": 6}, shard_size=6)
+    whole, name = files[FIRST], FIRST
+    length = int.from_bytes(whole[:8], "little")
+    other = record(bytes(length)) + whole[length + 16 :]
+    at, _ = pieces_of(ready.archive, name)
+    data = ready.archive.data[:at] + other + ready.archive.data[at + len(other) :]
+    server.archive_script.extend([lambda request, _: part_of(request, data)] * 100)
+    with pytest.raises(errors.IntegrityError, match=name):
+        await get()
+    fetched = sum(last - first + 1 for first, last in asked(server) if first < at + len(whole))
+    assert fetched < 3 * len(whole)
+
+
 @pytest.mark.parametrize("body", ["too short", "x" * 200_000])
-async def test_a_complete_body_of_another_length(server, ready, settings, request_, reporter, body):
+async def test_a_complete_body_of_another_length(server, ready, get, body):
     server.archive_script.extend([answer_with(200, body=body)] * 50)
     with pytest.raises((errors.IntegrityError, errors.ServerUnreachableError)):
-        await obtain(request_, settings, reporter)
+        await get()
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])
-async def test_a_server_that_stumbles(server, ready, settings, request_, reporter, status):
-    server.archive_script.extend([answer_with(status, {"Retry-After": "0"})] * 3)
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
+async def test_a_server_that_stumbles(server, ready, get, status):
+    server.archive_script.extend([usual, *[answer_with(status, {"Retry-After": "0"})] * 3])
+    await get()
 
 
-async def test_an_archive_that_is_gone(server, ready, settings, request_, reporter):
+async def test_a_server_that_wants_fewer_connections(server, ready, get):
+    server.archive_script.extend([usual, *[answer_with(429, {"Retry-After": "0"}), usual] * 8])
+    await get(replace(PACE, piece=2048, connections=8))
+
+
+async def test_retry_after_is_honoured_by_all_connections(server, ready, get):
+    clock = asyncio.get_running_loop().time
+    times = []
+
+    def note(*_):
+        times.append(clock())
+
+    server.archive_script.extend([usual, answer_with(503, {"Retry-After": "1"}), *[note] * 50])
+    start = clock()
+    await get(replace(PACE, connections=1))
+    assert min(times) - start >= 1
+
+
+async def test_an_archive_that_is_gone(server, ready, get):
     server.archive_script.append(lambda *_: problem(404, "dataset_unknown", "evicted"))
     with pytest.raises(errors.UnknownDatasetError, match="evicted"):
-        await obtain(request_, settings, reporter)
+        await get()
 
 
-async def test_an_absolute_url_works_and_a_foreign_one_sees_no_token(server, ready, settings, request_, reporter):
+async def test_an_absolute_url_works_and_a_foreign_one_sees_no_token(server, ready, settings, request_, get):
     foreign = DatasetServer()
     foreign.start()
     seen = []
@@ -144,130 +281,145 @@ async def test_an_absolute_url_works_and_a_foreign_one_sees_no_token(server, rea
 
     try:
         foreign.topics["any"] = ready
-        foreign.archive_script.append(lambda request, _: seen.append(request.headers.get("Authorization")))
+        foreign.archive_script.extend([lambda request, _: seen.append(request.headers.get("Authorization"))] * 99)
         server.token = "s3cret"
         server.post_script.append(answer)
-        assert (await obtain(request_, replace(settings, token="s3cret"), reporter)).path.is_dir()
+        assert (await get(settings=replace(settings, token="s3cret"))).path.is_dir()
     finally:
         foreign.close()
-    assert seen == [None]
+    assert seen == [None] * len(foreign.gets)
+    assert seen
     assert server.gets == []
 
 
-async def test_cancelling_a_download_keeps_what_arrived(server, ready, settings, request_, reporter):
-    arrived = threading.Event()
-    reporter.downloaded = lambda size: size == 1000 and arrived.set()
-    server.archive_script.append(stall(1000))
-    call = asyncio.create_task(obtain(request_, settings, reporter))
-    await asyncio.to_thread(arrived.wait)
+@pytest.mark.parametrize("when", ["before its head", "in its body"])
+async def test_cancelling_a_download_keeps_what_arrived(server, ready, settings, get, when):
+    server.archive_script.extend([usual, usual, stall(1024 if when == "in its body" else None)])
+    call = asyncio.create_task(get())
+    while len(server.gets) < 3:
+        await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    (part,) = (settings.cache_dir / "downloads").iterdir()
-    assert part.name == f"{ready.archive.sha256}.part"
-    assert part.read_bytes() == ready.archive.data[:1000]
-    await obtain(request_, settings, reporter)
-    assert server.gets == [None, "bytes=1000-"]
-
-
-@pytest.mark.parametrize("when", ["before its head", "before its body"])
-async def test_a_revision_that_replaces_the_one_being_downloaded_is_fetched(
-    server, ready, settings, request_, reporter, when
-):
-    def replace_it(request, data):
-        ready.archive = make_archive(seed=100)
-        return answer_with(200, {"X-Content-SHA256": ready.archive.sha256})(request, data)
-
-    server.archive_script.extend([cut(1000), replace_it] if when == "before its body" else [replace_it])
-    dataset = await obtain(request_, settings, reporter)
-    assert dataset.revision.sha256 == ready.archive.sha256
-    assert len(server.posts) == 2
-    assert server.gets[-1] is None
+    (folder,) = (settings.cache_dir / "downloads").iterdir()
+    (work,) = folder.iterdir()
+    assert work.name.startswith("work.free-")
+    await get()
+    assert asked(server)[3][0] > asked(server)[1][1]
     assert list((settings.cache_dir / "downloads").iterdir()) == []
 
 
-async def test_revisions_replaced_for_ever_are_an_error(server, ready, settings, request_, reporter):
+@pytest.mark.parametrize("when", ["its end", "a piece"])
+async def test_a_revision_that_replaces_the_one_being_downloaded_is_fetched(server, ready, settings, get, when):
+    new = make_archive(seed=100, splits={"train": 24, "val": 6}, shard_size=6)
+
+    def replace_it(request, data):
+        ready.archive = new
+        return part_of(request, new.data, {"ETag": f'"{new.sha256}"', "X-Content-SHA256": new.sha256})
+
+    server.archive_script.extend([usual, cut(1000), replace_it] if when == "a piece" else [replace_it])
+    dataset = await get()
+    assert dataset.revision.sha256 == new.sha256
+    assert len(server.posts) == 2
+    assert list((settings.cache_dir / "downloads").iterdir()) == []
+
+
+async def test_a_static_server_that_replaces_the_file_is_noticed_by_its_tag(server, ready, settings, get):
+    new = make_archive(seed=100, splits={"train": 24, "val": 6}, shard_size=6)
+
+    def tagged(archive, tag):
+        return lambda request, _: part_of(request, archive.data, {"ETag": tag})
+
+    def replace_it(request, data):
+        ready.archive = new
+        return tagged(new, '"other"')(request, data)
+
+    server.archive_script.extend([tagged(ready.archive, '"one"'), replace_it])
+    assert (await get()).revision.sha256 == new.sha256
+
+
+async def test_revisions_replaced_for_ever_are_an_error(server, ready, get):
     server.archive_script.extend([answer_with(200, {"X-Content-SHA256": "0" * 64})] * 9)
     with pytest.raises(errors.IntegrityError, match="replaced"):
-        await obtain(request_, settings, reporter)
+        await get()
     assert len(server.gets) == 2
 
 
 @pytest.mark.parametrize(("status", "code"), [(410, "evicted"), (409, "not_ready"), (404, "not_found")])
-async def test_what_was_given_up_in_the_middle_is_asked_for_again(
-    server, ready, settings, request_, reporter, status, code
-):
-    server.archive_script.extend([cut(1000), lambda *_: problem(status, code)])
-    dataset = await obtain(request_, settings, reporter)
+async def test_what_was_given_up_in_the_middle_is_asked_for_again(server, ready, get, status, code):
+    server.archive_script.extend([usual, usual, lambda *_: problem(status, code)])
+    dataset = await get()
     assert dataset.revision.sha256 == ready.archive.sha256
     assert len(server.posts) == 2
-    assert server.gets == [None, "bytes=1000-", "bytes=1000-"], "made again, it has the same bytes"
+    assert server.gets[2] == server.gets[3], "made again, it has the same bytes"
 
 
-def test_an_old_part_is_claimed_once(tmp_path):
-    sha256 = "ab" * 32
-    (tmp_path / f"{sha256}.part").write_bytes(b"some")
-    os.utime(tmp_path / f"{sha256}.part", (time.time() - 2 * 24 * 3600,) * 2)
-    with claim_part(tmp_path, sha256) as first, claim_part(tmp_path, sha256) as second:
-        first.take_over(threading.Event())
-        second.take_over(threading.Event())
-        assert (first.size, second.size) == (4, 0)
-        assert first.path.exists()
-        assert second.path.exists()
-
-
-def test_a_part_has_one_owner_at_a_time(tmp_path):
-    sha256 = "ab" * 32
-
-    def interrupted():
-        with claim_part(tmp_path, sha256) as part:
-            part.write(b"some")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        interrupted()
-    assert waiting_bytes(tmp_path, sha256) == 4
-    with claim_part(tmp_path, sha256) as first:
-        first.take_over(threading.Event())
-        assert first.size == 4
-        assert waiting_bytes(tmp_path, sha256) == 0  # nobody may resume from it now
-        with claim_part(tmp_path, sha256) as second:
-            second.take_over(threading.Event())
-            assert second.size == 0
-            assert second.path != first.path
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def dead_owner():
-    """The temporary name of a process that has ended."""
-    program = "from dataset_client.workspace import new_owner_name as n; print(n())"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip()
-
-
-async def test_the_part_of_a_killed_process_is_continued(server, ready, settings, request_, reporter, dead_owner):
-    downloads = settings.cache_dir / "downloads"
-    downloads.mkdir(parents=True)
-    (downloads / f"{ready.archive.sha256}.{dead_owner}.part").write_bytes(ready.archive.data[:1234])
-    assert (await obtain(request_, settings, reporter)).path.is_dir()
-    assert server.gets == ["bytes=1234-"]
-    assert list(downloads.iterdir()) == []
+SOURCE = Source("u", 100, "ab" * 32)
 
 
 @pytest.mark.parametrize(
-    ("status", "content_range", "continues"),
+    ("status", "content_range", "more", "raised"),
     [
-        (206, "bytes 10-99/100", True),
-        (206, "bytes 10-99/*", True),
-        (206, "bytes 0-99/100", False),
-        (206, "bytes 10-98/99", False),
-        (206, None, False),
-        (200, None, False),
-        (416, "bytes */100", False),
+        (206, "bytes 10-99/100", {}, None),
+        (206, "bytes 10-40/*", {"X-Content-SHA256": "ab" * 32}, None),
+        (206, "bytes 0-99/100", {}, errors.ServerUnreachableError),
+        (206, "bytes 10-98/99", {}, errors.ServerUnreachableError),
+        (206, None, {}, errors.ServerUnreachableError),
+        (200, None, {}, NoRangesError),
+        (416, "bytes */100", {}, NoRangesError),
+        (412, None, {}, RevisionReplacedError),
+        (206, "bytes 10-99/100", {"X-Content-SHA256": "cd" * 32}, RevisionReplacedError),
+        (206, "bytes 10-99/100", {"ETag": '"new"'}, RevisionReplacedError),
+        (200, None, {"ETag": '"new"'}, RevisionReplacedError),
     ],
 )
-def test_what_continues_at_10_of_100(status, content_range, continues):
-    assert continues_at(status, content_range, 10, 100) is continues
+def test_what_an_answer_to_a_question_for_the_bytes_from_10_on_means(status, content_range, more, raised):
+    headers = {**({"Content-Range": content_range} if content_range else {}), **more}
+    with pytest.raises(raised) if raised else contextlib.nullcontext():
+        check_answer(replace(SOURCE, tag='"old"'), status, headers, 10)
+
+
+@pytest.mark.parametrize(("tag", "kept"), [('"a"', '"a"'), ('W/"a"', None), ("", None)])
+def test_only_strong_tags_are_asked_with_again(tag, kept):
+    assert check_answer(SOURCE, 206, {"Content-Range": "bytes 10-99/100", "ETag": tag}, 10) == kept
+
+
+def make_bulk(size=16 << 20, shards=8):
+    """An archive of much noise: ``size`` bytes in so many shards of records of 16 KiB."""
+    dataset_id, files = make_files(splits={"train": shards}, shard_size=1, lists_files=False)
+    names = [name for name in files if ".tfrecord" in name]
+    for name in names:
+        files[name] = b"".join(record(os.urandom(16384)) for _ in range(size // shards // 16400))
+    return dataset_id, rewritten(files)
+
+
+def rewritten(files):
+    """Files whose manifest says of the shards what they are now."""
+    import hashlib
+    import json
+
+    manifest = json.loads(files["manifest.json"])
+    for shard in manifest["shards"]:
+        data = files[shard["file"]]
+        shard |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {**files, "manifest.json": json.dumps(manifest).encode()}
+
+
+async def test_one_fault_in_a_hundred_costs_less_than_two_in_a_hundred(server, ready, get):
+    """Flipped bytes, cut bodies and refusals: at most 2 % extra bytes, and no wrong one."""
+    dataset_id, files = make_bulk()
+    archive = ready.archive = TestArchive(dataset_id, zip_files(files.items()))
+    faults = [flipped(0.3, 0x40), cut(20_000), answer_with(500), flipped(0.8), cut(50_000), answer_with(503)]
+    answers = [usual] * 1000
+    for index, fault in enumerate(faults * 2):
+        answers[20 + 25 * index] = fault
+    server.archive_script.extend(answers)
+    await get(Pace(piece=1 << 16, block=1 << 14, connections=4))
+    asked_for = len(server.gets)
+    assert asked_for > 25 * len(faults), "all faults have happened"
+    extra = server.sent - len(archive.data)
+    print(f"{len(faults * 2)} faults in {asked_for} requests: {extra} of {len(archive.data)} bytes more")
+    assert extra < 0.02 * len(archive.data)
 
 
 def test_a_certificate_that_does_not_hold_is_not_waited_for(settings, request_):

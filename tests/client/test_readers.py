@@ -28,7 +28,7 @@ from PIL import Image
 from dataset_client import Dataset, errors
 from dataset_client.readers.example_proto import BytesList, FloatList, Int64List, decode_example
 from dataset_client.readers.features import ImageFeature, TensorFeature, TextFeature, parse_features
-from dataset_client.readers.numpy_reader import decode_image
+from dataset_client.readers.images import decode_image
 from dataset_client.readers.tfrecord import masked, read_records
 
 FLOATS = st.floats(width=32, allow_nan=False)

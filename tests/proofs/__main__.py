@@ -1,6 +1,7 @@
 """Heavy proofs, one command each; the reports are committed.
 
 python -m tests.proofs faults [--points 200] [--cuts 40] [--only TEXT] [--jobs 2] [--report FILE.md]
+python -m tests.proofs client [--points 100] [--only TEXT] [--jobs 2] [--report FILE.md]
 python -m tests.proofs intrusion [--cases 10000] [--report FILE.md]
 """
 
@@ -10,16 +11,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.proofs import faults, intrusion, kills
-from tests.proofs.case import Outcome, run_cases, write_report
+from tests.proofs import client, faults, intrusion, kills
+from tests.proofs.case import Case, Outcome, run_cases, write_report
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.proofs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["faults", "intrusion"])
-    parser.add_argument("--points", type=int, default=200, help="faults: kills of the server (200)")
+    parser.add_argument("what", choices=["faults", "client", "intrusion"])
+    parser.add_argument("--points", type=int, default=200, help="kills of the server or client (200)")
     parser.add_argument("--cuts", type=int, default=40, help="faults: cases in which the network is cut (40)")
     parser.add_argument("--only", default="", metavar="TEXT", help="faults: cases whose group or name has this in it")
     parser.add_argument("--jobs", type=int, default=2, help="faults: cases at a time (2)")
@@ -27,8 +28,11 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FILE.md", help="write the report there")
     options = parser.parse_args()
     if options.what == "faults":
-        outcomes = run_faults(options)
+        outcomes = run_faults([*kills.cases(options.points), *faults.cases(options.cuts)], options)
         title, command = "Faults", f"python -m tests.proofs faults --points {options.points}"
+    elif options.what == "client":
+        outcomes = run_faults([*client.cases(options.points)], options)
+        title, command = "A client that is killed", f"python -m tests.proofs client --points {options.points}"
     else:
         outcomes = intrusion.run_all(options.cases)
         title, command = "Attempts to get in or out", f"python -m tests.proofs intrusion --cases {options.cases}"
@@ -39,9 +43,8 @@ def main() -> int:
     return 1 if failed or not outcomes else 0
 
 
-def run_faults(options: argparse.Namespace) -> list[Outcome]:
+def run_faults(cases: list[Case], options: argparse.Namespace) -> list[Outcome]:
     """The cases that are asked for; their folders stay if one of them failed."""
-    cases = [*kills.cases(options.points), *faults.cases(options.cuts)]
     cases = [case for case in cases if options.only in f"{case.group}: {case.name}"]
     scratch = Path(tempfile.mkdtemp(prefix="proof-"))
     outcomes = run_cases(cases, scratch, options.jobs)

@@ -37,6 +37,10 @@ def reference(folder, files, manifest, target) -> None:
             out.write(text.encode())
 
 
+def sealed(path) -> Sealed:
+    return Sealed(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
 @pytest.fixture
 def dataset(tmp_path):
     folder = tmp_path / "dataset"
@@ -51,7 +55,9 @@ def dataset(tmp_path):
 def test_the_bytes_are_those_of_earlier_servers(dataset, tmp_path):
     folder, files = dataset
     manifest = {"name": "ü", "shards": [1, 2]}
-    made = publish(folder, files, manifest, {}, tmp_path / "new.zip", threading.Event())
+    shards = {name: sealed(folder / name) for name in files if ".tfrecord" in name}
+    made = publish(folder, files, manifest, shards, tmp_path / "new.zip", threading.Event())
+    manifest["files"] = [{"file": "features.json", "bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}]
     reference(folder, files, manifest, tmp_path / "old.zip")
     content = (tmp_path / "new.zip").read_bytes()
     assert content == (tmp_path / "old.zip").read_bytes()

@@ -1,5 +1,6 @@
 """Databases of every earlier server become this one's, and lose nothing; later ones are refused."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -50,6 +51,8 @@ def test_a_database_from_before_migrations_keeps_its_rows(connection):
     rows = list(connection.execute(text(f"SELECT {columns} FROM datasets")))
     assert rows == [("ready", 3, 1, 2.0, 2.0, 0), ("failed", 1, 0, None, None, 0)]
     assert list(connection.execute(text("SELECT * FROM manifests"))) == [("coco_1_x.zip", '{"a": 1}')]
+    found = list(connection.execute(text("SELECT manifest_sha256 FROM datasets ORDER BY dataset_id")).scalars())
+    assert found == [hashlib.sha256(b'{"a": 1}').hexdigest(), None]
 
 
 def test_twice_is_once(connection):

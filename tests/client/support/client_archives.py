@@ -2,11 +2,14 @@
 records.
 """
 
+import contextlib
+import functools
 import hashlib
 import io
 import json
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from dataset_client.protocol import canonical_json, hash_dataset_name
+from dataset_server.stored_zip import StoredZip
 
 FEATURES = {
     "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
@@ -59,13 +63,15 @@ class TestArchive:
     dataset_id: str
     data: bytes
 
-    @property
+    @functools.cached_property
     def sha256(self):
         return hashlib.sha256(self.data).hexdigest()
 
     def as_json(self):
-        url = f"datasets/{self.dataset_id}/archive"
-        return {"url": url, "bytes": len(self.data), "sha256": self.sha256}
+        url, manifest = f"datasets/{self.dataset_id}/archive", "0" * 64
+        with contextlib.suppress(zipfile.BadZipFile, KeyError), zipfile.ZipFile(io.BytesIO(self.data)) as opened:
+            manifest = hashlib.sha256(opened.read("manifest.json")).hexdigest()
+        return {"url": url, "bytes": len(self.data), "sha256": self.sha256, "manifest_sha256": manifest}
 
 
 # --- examples -----------------------------------------------------------------------------------------------
@@ -153,7 +159,14 @@ def record(data):
 # --- archives -----------------------------------------------------------------------------------------------
 
 
-def make_files(name="discs", version="v1", config=None, splits=None, shard_size=2, seed=0, resolved="0123abc"):
+def member(name, data):
+    """What a manifest says of a file."""
+    return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def make_files(
+    name="discs", version="v1", config=None, splits=None, shard_size=2, seed=0, resolved="0123abc", lists_files=True
+):
     """The files of an archive by name, and its dataset id."""
     splits = {"train": 5, "val": 2} if splits is None else splits
     config = {"limit": 7} if config is None else config
@@ -197,6 +210,8 @@ def make_files(name="discs", version="v1", config=None, splits=None, shard_size=
     files["lineage.jsonl"] = b'{"key": "a"}\n'
     files["features.json"] = json.dumps(FEATURES).encode()
     files["dataset_info.json"] = json.dumps(dataset_info).encode()
+    if lists_files:
+        manifest["files"] = [member(name, data) for name, data in files.items() if ".tfrecord" not in name]
     files["manifest.json"] = json.dumps(manifest).encode()
     return dataset_id, files
 
@@ -213,6 +228,60 @@ def zip_files(members):
 def make_archive(**options):
     dataset_id, files = make_files(**options)
     return TestArchive(dataset_id, zip_files(files.items()))
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Zeros, of which only the last bytes are others: ``end``."""
+
+    size: int
+    end: bytes
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, part):
+        start = self.size - len(self.end)
+        assert part.stop - part.start <= 1 << 20, "nobody reads all of it"
+        return bytes(max(0, start - part.start)) + self.end[max(0, part.start - start) : part.stop - start]
+
+
+class HugeArchive(TestArchive):
+    """An archive of which nobody has but the end."""
+
+    @functools.cached_property
+    def sha256(self):
+        return "ab" * 32
+
+    def as_json(self):
+        with zipfile.ZipFile(io.BytesIO(self.data.end)) as opened:
+            manifest = hashlib.sha256(opened.read("manifest.json")).hexdigest()
+        return {
+            "url": f"datasets/{self.dataset_id}/archive",
+            "bytes": len(self.data),
+            "sha256": self.sha256,
+            "manifest_sha256": manifest,
+        }
+
+
+def make_huge_archive(size):
+    """An archive whose first shard has ``size`` bytes."""
+    dataset_id, files = make_files()
+    manifest = json.loads(files["manifest.json"])
+    first = manifest["shards"][0]
+    first["bytes"] = size
+    files["manifest.json"] = json.dumps(manifest).encode()
+    written = bytearray()
+    made = StoredZip(written.extend)
+    made.begin(first["file"], size, 0)
+    written.clear()
+    made.size += size
+    for name, data in files.items():
+        if name != first["file"]:
+            made.begin(name, len(data), zlib.crc32(data))
+            made.add(data)
+    made.finish()
+    return HugeArchive(dataset_id, Sparse(made.size, bytes(written)))
 
 
 def unpack_to(directory: Path, **options):

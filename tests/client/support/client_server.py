@@ -14,6 +14,7 @@ from aiohttp import WSMsgType, web
 from dataset_client.protocol import Event, canonical_json, config_md5, hash_dataset_name
 
 API = "/api/v1"
+SENT = web.ResponseKey("sent", int)
 
 
 def problem(status, code=None, detail="", headers=None, **more):
@@ -34,7 +35,8 @@ class Topic:
 
 
 class DatasetServer:
-    """``posts``, ``gets`` and ``sockets`` record what came; the ``…_script`` queues order what happens to
+    """``posts``, ``gets`` and ``sockets`` record what came, ``sent`` counts the bytes of archives that went; the
+    ``…_script`` queues order what happens to
     the next ones.
 
     ``post_script``: a function of the request and its body that returns a response, or None for the usual one.
@@ -45,6 +47,7 @@ class DatasetServer:
     def __init__(self):
         self.topics: dict[str, Topic] = {}
         self.posts, self.gets, self.sockets = [], [], []
+        self.sent = 0
         self.post_script, self.archive_script, self.socket_script = deque(), deque(), deque()
         self.token = None
         self.port = 0
@@ -167,16 +170,14 @@ class DatasetServer:
         data = archive.data
         if self.archive_script:
             response = self.archive_script.popleft()(request, data)
+            if asyncio.iscoroutine(response):
+                response = await response
             if response is not None:
-                return await response if asyncio.iscoroutine(response) else response
-        span = request.http_range
-        start = span.start or 0
-        if "Range" not in request.headers:
-            return web.Response(body=data, headers={"ETag": f'"{archive.sha256}"'})
-        if start >= len(data):
-            return web.Response(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
-        content_range = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        return web.Response(status=206, body=data[start:], headers={"Content-Range": content_range})
+                self.sent += response[SENT] if SENT in response else len(response.body or b"")
+                return response
+        response = part_of(request, data, {"ETag": f'"{archive.sha256}"', "X-Content-SHA256": archive.sha256})
+        self.sent += len(response.body or b"")
+        return response
 
     async def _notifications(self, request):
         after, topic_id = int(request.query["after"]), request.query["topic"]
@@ -231,17 +232,35 @@ def cut_in_headers(status, sent=b""):
     return respond
 
 
+def part_of(request, data, headers=None):
+    """What a server answers with that knows ranges."""
+    span, headers = request.http_range, headers or {}
+    is_same = request.headers.get("If-Range") in {None, headers.get("ETag") or request.headers.get("If-Range")}
+    if "Range" not in request.headers or not is_same:
+        return web.Response(body=data, headers=headers)
+    start, stop, _ = span.indices(len(data))
+    if start >= stop:
+        return web.Response(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
+    headers = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
+    return web.Response(status=206, body=data[start:stop], headers=headers)
+
+
+async def begin(request, data, count):
+    """Send the head of an answer, and ``count`` bytes of its body."""
+    whole = part_of(request, data)
+    whole.headers["Content-Length"] = str(len(whole.body))
+    response = web.StreamResponse(status=whole.status, headers=whole.headers)
+    await response.prepare(request)
+    await response.write(whole.body[:count])
+    response[SENT] = min(count, len(whole.body))
+    return response
+
+
 def cut(count):
     """An archive whose body ends after ``count`` bytes more."""
 
     async def respond(request, data):
-        start = request.http_range.start or 0
-        headers = {"Content-Length": str(len(data) - start)}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        response = web.StreamResponse(status=206 if start else 200, headers=headers)
-        await response.prepare(request)
-        await response.write(data[start : start + count])
+        response = await begin(request, data, count)
         request.transport.close()
         return response
 
@@ -252,10 +271,7 @@ def stall(count):
     """An archive whose body stands still after ``count`` bytes, or without any, its head included, if that is None."""
 
     async def respond(request, data):
-        response = web.StreamResponse(headers={"Content-Length": str(len(data))})
-        if count is not None:
-            await response.prepare(request)
-            await response.write(data[:count])
+        response = web.Response() if count is None else await begin(request, data, count)
         await asyncio.sleep(30)  # until the client hangs up
         return response
 
@@ -267,9 +283,29 @@ def everything(_request, data):
     return web.Response(body=data)
 
 
-def wrong_bytes(_request, data):
-    """An archive of the right length and other content."""
-    return web.Response(body=data[:-1] + bytes([data[-1] ^ 1]))
+def flipped(place, mask=1):
+    """An archive with other bits at a place of each answer, a fraction of it."""
+
+    def respond(request, data):
+        response = part_of(request, data)
+        body = bytearray(response.body)
+        body[int(place * (len(body) - 1))] ^= mask
+        response.body = bytes(body)
+        return response
+
+    return respond
+
+
+def wrong_at(*offsets):
+    """An archive with a wrong byte at each of these places."""
+
+    def respond(request, data):
+        wrong = bytearray(data)
+        for offset in offsets:
+            wrong[offset] ^= 1
+        return part_of(request, bytes(wrong))
+
+    return respond
 
 
 def answer_with(status, headers=None, body=""):

@@ -1,0 +1,120 @@
+"""Examples for PyTorch: batches for a ``DataLoader`` with any number of worker processes, and single examples.
+
+This module needs torch; `Dataset.as_torch_dataset` and `Dataset.as_torch_map_dataset` import it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset as MapDataset
+from torch.utils.data import IterableDataset, get_worker_info
+
+from dataset_client.readers.examples import Examples
+from dataset_client.readers.features import Feature, is_picture
+from dataset_client.readers.loader import Feed
+from dataset_client.readers.position import Position, require_count
+
+
+def rank_and_ranks(rank: int | None, ranks: int | None) -> tuple[int, int]:
+    """As told; what is not told is as ``torch.distributed`` says, if it is initialised, else 0 of 1."""
+    told = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if rank is None:
+        rank = torch.distributed.get_rank() if told else 0
+    if ranks is None:
+        ranks = torch.distributed.get_world_size() if told else 1
+    return rank, ranks
+
+
+class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # torch is not looked into
+    """The batches of one rank, for ``DataLoader(batches, batch_size=None, num_workers=W)``.
+
+    Worker process w has the steps w, w + W, w + 2·W … of the rank; the ``DataLoader`` asks its workers in turn, so it
+    gives all steps in order, whatever W is. Without worker processes, ``workers`` threads decode ahead.
+    """
+
+    def __init__(self, feed: Feed, *, channels_first: bool, workers: int) -> None:
+        super().__init__()
+        self._feed, self._channels_first = feed, channels_first
+        self._workers = require_count("workers", workers, least=0)
+        # Shared, as worker processes may live on from epoch to epoch.
+        self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        """The number of batches of this rank in the epoch, or in the rest of it after `load_state_dict`."""
+        return len(self._feed.schedule(self._start()))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in.
+
+        Call it before each epoch, also where workers persist: without it, all have the order of the first.
+        """
+        if require_count("epoch", epoch, least=0) != self._start().epoch:
+            self._set(Position(epoch))
+
+    def state_dict(self, steps: int) -> dict[str, Any]:
+        """The state after ``steps`` batches came out of the ``DataLoader`` in this epoch, or since `load_state_dict`.
+
+        They are counted by the caller, as this object cannot know what lies ready in the queues of worker processes.
+        """
+        start, schedule = self._start(), self._feed.schedule(self._start())
+        done = min(require_count("steps", steps, least=0), len(schedule))
+        consumed = schedule.consumed_after(done - 1) if done else start.consumed
+        return self._feed.state_at(Position(start.epoch, consumed))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Read the rest of the epoch that ``state`` is in; it may come from another number of ranks or workers.
+
+        Raises `InvalidSettingError` with code ``state_mismatch`` for a state of another dataset, split, seed or order.
+        """
+        self._set(self._feed.position_in(state))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        first, each, threads = (0, 1, self._workers) if worker is None else (worker.id, worker.num_workers, 0)
+        schedule = self._feed.schedule(self._start())
+        steps = range(first, len(schedule), each)
+        features = self._feed.examples.features
+        for batch in self._feed.batches(schedule, steps, workers=threads, prefetch=2 * threads):
+            yield to_tensors(batch, features, channels_first=self._channels_first)
+
+    def _start(self) -> Position:
+        epoch, consumed = self._position.tolist()
+        return Position(epoch, consumed)
+
+    def _set(self, position: Position) -> None:
+        self._position[0], self._position[1] = position.epoch, position.consumed
+
+
+class TorchExamples(MapDataset[dict[str, Any]]):  # type: ignore[misc]  # torch is not looked into
+    """The examples of a split by their number, for a ``DataLoader`` with a sampler of torch's."""
+
+    def __init__(self, examples: Examples, *, channels_first: bool) -> None:
+        self._examples, self._channels_first = examples, channels_first
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return to_tensors(self._examples[index], self._examples.features, channels_first=self._channels_first)
+
+
+def to_tensors(values: Mapping[str, Any], features: Mapping[str, Feature], *, channels_first: bool) -> dict[str, Any]:
+    """Arrays as tensors, texts and the like as they are.
+
+    With ``channels_first`` pictures (…, H, W, C) become (…, C, H, W) without a copy: memory keeps torch's
+    ``channels_last`` layout, which its convolutions like best.
+    """
+    return {name: _convert(value, channels_first and is_picture(features.get(name))) for name, value in values.items()}
+
+
+def _convert(value: Any, channels_first: bool) -> Any:
+    if isinstance(value, list):
+        return [_convert(item, channels_first) for item in value]
+    if isinstance(value, np.generic):
+        return torch.tensor(value.item(), dtype=torch.from_numpy(np.empty(0, value.dtype)).dtype)
+    if not isinstance(value, np.ndarray):
+        return value
+    tensor = torch.from_numpy(value if value.flags.writeable else value.copy())
+    return tensor.movedim(-1, -3) if channels_first and tensor.ndim >= 3 else tensor

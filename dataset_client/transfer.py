@@ -1,0 +1,381 @@
+"""The bytes of an archive, fetched in pieces by several connections at a time, each with a thread of its own.
+
+Whatever breaks is tried again from where it broke, with fewer connections; what comes out wrong is fetched again, only
+the records that are wrong if the file can tell (`verify`).
+"""
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from dataset_client.backoff import Retries
+from dataset_client.errors import (
+    DatasetClientError,
+    IntegrityError,
+    ServerBusyError,
+    ServerError,
+    ServerUnreachableError,
+)
+from dataset_client.http import Body, Http
+from dataset_client.plan import Piece, Tempo, cut
+from dataset_client.settings import Settings
+from dataset_client.workfile import WorkFile
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+#: Deleted, not there now, and gone: what was given up or lost is made again for who asks for it again.
+_GIVEN_UP = frozenset({404, 409, 410})
+#: How often wrong bytes of one file are fetched again before all of it is.
+_MENDINGS = 8
+#: Pieces among which the next one is chosen.
+_CHOICE = 64
+#: Seconds between two looks at how fast it goes.
+_WINDOW_S = 0.5
+
+
+class RevisionReplacedError(IntegrityError):
+    """The server has published another revision since it offered this one, or has given it up: ask again. Callers
+    see it only if that goes on.
+
+    ``may_come_back`` if the same bytes may be there again once they have been made again.
+    """
+
+    may_come_back = False
+
+
+class NoRangesError(Exception):
+    """What answers does not serve parts of files; never reaches the user."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """In which portions an archive is fetched, in bytes: its ``tail``, ``pieces`` by one request each, read in
+    ``blocks``; and by how many ``connections`` at the most.
+    """
+
+    tail: int = 1 << 16
+    piece: int = 8 << 20
+    block: int = 1 << 20
+    connections: int = 16
+
+
+@dataclass
+class Source:
+    """Where bytes come from: ``url``, and what is there: ``size`` bytes with this ``sha256`` in hex. ``tag`` is the
+    entity tag that its first answer had, as every other one must.
+    """
+
+    url: str
+    size: int
+    sha256: str
+    tag: str | None = None
+
+    def get(self, http: Http, start: int, stop: int) -> Body:
+        """Ask for the bytes ``start`` to ``stop``, and return the body that brings them.
+
+        Raises `RevisionReplacedError`, `NoRangesError`, and what `Http.get` raises.
+        """
+        body = get(http, self.url, (start, stop), self.tag)
+        try:
+            self.tag = check_answer(self, body.status, body.headers, start) or self.tag
+        except BaseException:
+            body.close()
+            raise
+        return body
+
+
+def get(http: Http, url: str, part: tuple[int, int] | None, tag: str | None = None) -> Body:
+    """`Http.get`, where what is not there any more is a `RevisionReplacedError`."""
+    try:
+        return http.get(url, part, tag=tag)
+    except ServerError as error:
+        if error.status not in _GIVEN_UP:
+            raise
+        gone = RevisionReplacedError(f"{url} is not there any more: {error.message}")
+        gone.may_come_back = True
+        raise gone from error
+
+
+def check_answer(source: Source, status: int, headers: Mapping[str, str], start: int) -> str | None:
+    """Whether an answer has the bytes from ``start`` on of what is at ``source``: raises `RevisionReplacedError` or
+    `NoRangesError` if not, and returns its strong entity tag if it has one. Pure.
+    """
+    tag = headers.get("ETag", "")
+    published = headers.get("X-Content-SHA256") or source.sha256
+    if published != source.sha256 or status == 412 or (source.tag and tag and tag != source.tag):
+        raise RevisionReplacedError(f"{source.url} has been replaced by a new revision")
+    if status != 206:
+        raise NoRangesError
+    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != start or match[3] not in {str(source.size), "*"}:
+        raise ServerUnreachableError(f"{source.url} answers with other bytes than asked for", transient=True)
+    return tag if tag.startswith('"') else None
+
+
+class Transfer:
+    """One archive's files, fetched from ``source``. `run` blocks, and `fail` ends it from another thread.
+
+    ``on_bytes`` hears how many bytes of all files are here, from any thread, but from one at a time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        files: Mapping[str, WorkFile],
+        pace: Pace,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._files = files
+        self._pace = pace
+        self._on_bytes = on_bytes
+        self._changed = threading.Condition()
+        self._telling = threading.Lock()
+        self._tempo = Tempo(pace.connections)
+        self._tries = _Tries(settings)
+        self._pieces = deque[Piece]()
+        self._to_resume = deque[WorkFile]()
+        self._unverified = set(files)
+        self._mended: dict[str, list[list[tuple[int, int]]]] = {}
+        self._fetched_again = set[str]()
+        self._here = sum(file.arrived() for file in files.values())
+        self._failure: BaseException | None = None
+        self._is_over = False
+        self._workers = self._busy = 0
+        self._asked_for: dict[int, Piece] = {}
+        self._bodies = set[Body]()
+
+    def run(self, pieces: Iterable[Piece]) -> None:
+        """Fetch ``pieces``, and see that every file is complete and right.
+
+        Raises `IntegrityError` for a file that is wrong again and again, `RevisionReplacedError`, `NoRangesError`,
+        `CacheError`, or what ended the last attempt; and what `fail` was called with.
+        """
+        self._pieces.extend(pieces)
+        begun = [self._files[name] for name in sorted(self._unverified)]
+        self._to_resume.extend(file for file in begun if file.arrived() or not file.missing())
+        self._tries.budget = 64 + 4 * len(self._pieces)
+        measured, before = time.monotonic(), self._here
+        with self._changed:
+            while self._unverified and self._failure is None:
+                self._start_workers()
+                self._changed.wait(_WINDOW_S)
+                now = time.monotonic()
+                if now - measured >= _WINDOW_S:
+                    if len(self._bodies) >= self._tempo.connections:
+                        self._tempo.measured((self._here - before) / (now - measured))
+                    measured, before = now, self._here
+            self._is_over = True
+            self._changed.notify_all()
+            while self._busy:  # who still waits for an answer will find that nobody wants it
+                for body in self._bodies:
+                    body.interrupt()
+                self._changed.wait(_WINDOW_S)
+        for file in self._files.values():
+            file.close()
+        if self._failure is not None:
+            raise self._failure
+        self._on_bytes(self._here)
+
+    def fail(self, error: BaseException) -> None:
+        """End `run` with ``error``, if it has not ended by itself."""
+        with self._changed:
+            self._failure = self._failure or error
+            self._changed.notify_all()
+
+    def _start_workers(self) -> None:
+        tasks = len(self._pieces) + len(self._to_resume) + len(self._asked_for)
+        while self._workers < min(self._tempo.connections, max(tasks, 1)):
+            threading.Thread(target=self._work, name="dataset-client-transfer", daemon=True).start()
+            self._workers += 1
+
+    # -- what each worker does, in its thread
+
+    def _work(self) -> None:
+        block = memoryview(bytearray(self._pace.block))
+        last: Piece | None = None
+        with Http(self._settings) as http:
+            while (task := self._next(last)) is not None:
+                try:
+                    if isinstance(task, WorkFile):
+                        self._resume(task)
+                    else:
+                        last = task if self._fetch(http, task, block) else None
+                except BaseException as error:
+                    self.fail(error)
+                finally:
+                    with self._changed:
+                        self._asked_for.pop(id(task), None)
+
+    def _next(self, last: Piece | None) -> WorkFile | Piece | None:
+        """What to do next, waiting for it if need be; None if this worker is one too many, or all is done."""
+        with self._changed:
+            while not self._is_over and self._failure is None and self._workers <= self._tempo.connections:
+                pause = self._tries.not_before - time.monotonic()
+                if self._to_resume:
+                    self._busy += 1
+                    return self._to_resume.popleft()
+                if self._pieces and pause <= 0:
+                    piece = self._choose(last)
+                    self._asked_for[id(piece)] = piece
+                    return piece
+                self._changed.wait(pause if self._pieces else None)
+            self._workers -= 1
+            return None
+
+    def _choose(self, last: Piece | None) -> Piece:
+        """The piece that follows the worker's last one, or the first of a file that nobody is at, if such are near:
+        files are hashed in their order, each by one thread at a time.
+        """
+        taken = {piece.targets[0].file for piece in self._asked_for.values()}
+        chosen = None
+        for index, piece in enumerate(islice(self._pieces, _CHOICE)):
+            if last is not None and piece.start == last.stop:
+                chosen = index
+                break
+            if chosen is None and piece.targets[0].file not in taken:
+                chosen = index
+        piece = self._pieces[chosen or 0]
+        del self._pieces[chosen or 0]
+        return piece
+
+    def _resume(self, file: WorkFile) -> None:
+        try:
+            if file.resume():
+                self._check(file)
+        finally:
+            self._leave(None)
+
+    def _fetch(self, http: Http, piece: Piece, block: memoryview) -> bool:
+        """Fetch a piece; what is left of it when that fails in a way that may pass waits for its next try. Whether all
+        of it came.
+        """
+        position, began = piece.start, time.monotonic()
+        try:
+            with self._source.get(http, piece.start, piece.stop) as body:
+                if not self._enter(body):
+                    return False
+                try:
+                    while position < piece.stop:
+                        count = body.readinto(block[: min(len(block), piece.stop - position)])
+                        if self._failure is not None or not count:
+                            break
+                        self.store(piece, position, block[:count])
+                        position += count
+                finally:
+                    self._leave(body)
+            if position < piece.stop:
+                raise ServerUnreachableError(f"{self._source.url} ended in the middle of an answer", transient=True)
+        except DatasetClientError as error:
+            if not error.transient:
+                raise
+            self._again(piece.rest(position), error, began)
+            return False
+        return True
+
+    def store(self, piece: Piece, position: int, block: memoryview) -> None:
+        """Write a block of the archive, which begins at ``position``, to the files that it is of."""
+        end = position + len(block)
+        for target in piece.targets:
+            start, stop = max(target.at, position), min(target.at + target.size, end)
+            if start >= stop:
+                continue
+            file = self._files[target.file]
+            is_complete = file.write(target.offset + start - target.at, block[start - position : stop - position])
+            self._count(stop - start)
+            if is_complete:
+                self._check(file)
+
+    def _check(self, file: WorkFile) -> None:
+        """Verify a complete file; what is wrong of it is fetched again, at last all of it. Raises `IntegrityError`."""
+        name = file.wanted.file
+        if file.verify():
+            with self._changed:
+                self._unverified.discard(name)
+                self._changed.notify_all()
+            return
+        earlier = self._mended.setdefault(name, [])
+        missing = file.forget_damage(all_of_it=False)
+        if missing in ([], [(0, file.wanted.bytes)], *earlier) or len(earlier) >= _MENDINGS:
+            if name in self._fetched_again:
+                file.forget_damage(all_of_it=True)  # nobody shall go on from this
+                raise IntegrityError(
+                    f"{self._source.url} gives {name} with sha256 {file.sha256}; announced was {file.wanted.sha256}"
+                )
+            self._fetched_again.add(name)
+            missing = file.forget_damage(all_of_it=True)
+        earlier.append(missing)
+        self._count(-sum(stop - start for start, stop in missing))
+        with self._changed:
+            self._pieces.extendleft(reversed(cut([(file.wanted, missing)], self._pace.piece)))
+            self._to_resume.append(file)  # hashed from its start while the rest comes
+            self._changed.notify_all()
+
+    def _again(self, rest: Piece | None, error: DatasetClientError, began: float) -> None:
+        """Have the rest of a piece tried again; raises ``error`` if that is pointless."""
+        with self._changed:
+            if rest is not None:
+                self._pieces.appendleft(rest)
+            if isinstance(error, ServerBusyError):
+                self._tempo.refused()
+            else:
+                self._tempo.broke()
+            self._tries.failed(error, began, self._here)
+            self._changed.notify_all()
+
+    def _count(self, size: int) -> None:
+        with self._changed:
+            self._here += size
+        if self._telling.acquire(blocking=False):  # one at a time, and nobody waits for who shows it
+            try:
+                self._on_bytes(self._here)
+            finally:
+                self._telling.release()
+
+    def _enter(self, body: Body) -> bool:
+        """Whether what was asked for is still wanted; from here on `run` does not end before `_leave`."""
+        with self._changed:
+            if self._is_over or self._failure is not None:
+                return False
+            self._busy += 1
+            self._bodies.add(body)
+            return True
+
+    def _leave(self, body: Body | None) -> None:
+        with self._changed:
+            self._busy -= 1
+            if body is not None:
+                self._bodies.discard(body)
+            self._changed.notify_all()
+
+
+class _Tries:
+    """When to try again, for all connections together; `Retries` says how long to wait, and when to give up.
+
+    Failures of requests that ran at the same time count as one. No call fails more often than its ``budget``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        policy = settings.retry
+        self._retries = Retries(policy, patience_s=policy.reconnect_s)
+        self._failed_at = self._here = -1.0
+        self.budget = 0
+        self.not_before = 0.0
+
+    def failed(self, error: DatasetClientError, began: float, here: int) -> None:
+        """A request that began at ``began`` failed, and by now so many bytes are here; raises ``error`` to give up."""
+        self.budget -= 1
+        if self.budget < 0:
+            raise error
+        if began < self._failed_at and not error.retry_after:
+            return
+        if here != self._here:
+            self._retries.progressed()
+        delay = self._retries.delay_after(error)
+        self._failed_at, self._here = time.monotonic(), here
+        self.not_before = max(self.not_before, self._failed_at + delay)

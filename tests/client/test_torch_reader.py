@@ -1,0 +1,153 @@
+"""Batches and examples as PyTorch has them, through its own ``DataLoader``."""
+
+import warnings
+
+import numpy as np
+import pytest
+from client_archives import unpack_to
+
+from dataset_client import Dataset, errors
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # theirs, at import
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'remote-dataset-pipeline[torch]'")
+
+from torch.utils.data import DataLoader
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning"),  # of JAX, if it is in the process
+    pytest.mark.filterwarnings("ignore:.*worker processes in total.*:UserWarning"),
+]
+COUNT = 23
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("torch") / "discs"
+    return Dataset.open(unpack_to(directory, splits={"train": COUNT}, shard_size=5))
+
+
+def open_batches(dataset, **options):
+    return dataset.as_torch_dataset("train", **{"batch_size": 3, "shuffle": True, "seed": 6} | options)
+
+
+def keys(batches, workers=0, **options):
+    loader = DataLoader(batches, batch_size=None, num_workers=workers, **options)
+    return [batch["key"] for batch in loader]
+
+
+def flat(batches):
+    return [key for batch in batches for key in batch]
+
+
+@pytest.fixture(scope="module")
+def order(dataset):
+    """The batches of one rank, by the reader that needs no torch."""
+    return [batch["key"] for batch in dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0)]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_any_number_of_worker_processes_gives_one_order(dataset, order, workers):
+    assert keys(open_batches(dataset), workers) == order
+
+
+def test_threads_instead_of_processes(dataset, order):
+    assert keys(open_batches(dataset, workers=2)) == order
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_the_order(dataset, order, ranks):
+    parts = [keys(open_batches(dataset, rank=rank, ranks=ranks), workers=2) for rank in range(ranks)]
+    assert len({len(part) for part in parts}) == 1
+    assert [key for step in zip(*parts, strict=True) for batch in step for key in batch] == flat(order)
+
+
+def test_batches_are_tensors_of_the_same_values(dataset):
+    wanted = list(dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0))
+    for layout in (True, False):
+        batches = list(DataLoader(open_batches(dataset, channels_first=layout), batch_size=None, num_workers=1))
+        assert len(batches) == len(wanted) == 8
+        for batch, numpy in zip(batches, wanted, strict=True):
+            for name in ("image", "mask", "area", "box"):
+                found = batch[name].movedim(1, -1) if layout and name in ("image", "mask") else batch[name]
+                assert found.numpy().dtype == numpy[name].dtype
+                np.testing.assert_array_equal(found.numpy(), numpy[name])
+        assert batches[0]["image"].shape == ((3, 3, 48, 64) if layout else (3, 48, 64, 3))
+    assert batches[0]["image"].is_contiguous()
+
+
+def test_images_keep_the_layout_that_convolutions_like(dataset):
+    batch = next(iter(open_batches(dataset)))
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_epochs_reach_worker_processes(dataset, persistent):
+    batches = open_batches(dataset)
+    loader = DataLoader(batches, batch_size=None, num_workers=2, persistent_workers=persistent)
+    numpy = dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0)
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        assert [batch["key"] for batch in loader] == [batch["key"] for batch in numpy]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 8])
+def test_resuming_on_other_ranks_and_workers(dataset, order, steps):
+    batches, found = open_batches(dataset), []
+    for _, batch in zip(range(steps), DataLoader(batches, batch_size=None, num_workers=2), strict=False):
+        found += batch["key"]
+    state = batches.state_dict(steps)
+    parts = []
+    for rank in range(2):
+        rest = open_batches(dataset, rank=rank, ranks=2, batch_size=2)
+        rest.load_state_dict(state)
+        rest.set_epoch(state["epoch"])
+        parts.append(keys(rest, workers=3 - rank))
+        assert len(rest) == len(parts[-1])
+    assert found + [key for step in zip(*parts, strict=True) for batch in step for key in batch] == flat(order)
+
+
+def test_states_of_the_loader_and_of_torch_are_one(dataset, order):
+    batches = open_batches(dataset)
+    loader = dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0)
+    iterator = iter(loader)
+    next(iterator)
+    assert batches.state_dict(1) == loader.state_dict()
+    loader.load_state_dict(batches.state_dict(2))
+    assert [batch["key"] for batch in loader] == order[2:]
+    with pytest.raises(errors.InvalidSettingError):
+        open_batches(dataset, seed=7).load_state_dict(batches.state_dict(2))
+
+
+def test_ranks_are_those_of_torch_distributed(dataset, order, tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        assert keys(open_batches(dataset)) == order
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_single_examples_with_torchs_own_sampler(dataset):
+    examples = dataset.as_torch_map_dataset("train")
+    stored = list(dataset.as_numpy_iterator("train"))
+    assert len(examples) == COUNT
+    loader = DataLoader(examples, batch_size=4, shuffle=True, num_workers=2, generator=torch.Generator().manual_seed(1))
+    seen = {}
+    for batch in loader:
+        assert batch["image"].shape[1:] == (3, 48, 64)
+        for number, key in enumerate(batch["key"]):
+            seen[key] = {name: batch[name][number] for name in ("image", "mask", "area", "box")}
+    assert len(seen) == COUNT
+    for example in stored:
+        found = seen[example["key"]]
+        np.testing.assert_array_equal(found["image"].movedim(0, -1).numpy(), example["image"])
+        np.testing.assert_array_equal(found["mask"].movedim(0, -1).numpy(), example["mask"])
+        assert found["area"].item() == example["area"]
+        np.testing.assert_array_equal(found["box"].numpy(), example["box"])
+
+
+def test_single_examples_have_torchs_dtypes(dataset):
+    example = dataset.as_torch_map_dataset("train", channels_first=False)[-1]
+    assert (example["area"].dtype, example["area"].shape) == (torch.int64, ())
+    assert (example["image"].dtype, example["image"].shape) == (torch.uint8, (48, 64, 3))
