@@ -1,25 +1,22 @@
 """What callers call: ask for datasets, fetch one by its id, or open one that is here."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dataset_client.answers import read_archive
 from dataset_client.cache import Cache
 from dataset_client.concurrency import run_sync
 from dataset_client.dataset import Dataset
 from dataset_client.errors import DatasetClientError, InvalidRequestError, NotCachedError, SomeFailedError
 from dataset_client.manifest import MANIFEST_FILE, sidecar_of
-from dataset_client.problems import require_ready
 from dataset_client.progress import Reporter, make_reporter, short_labels
 from dataset_client.protocol import ID_PATTERN
 from dataset_client.request import DatasetRequest, check_timeout, make_request
 from dataset_client.settings import Settings, resolve_cache_dir, resolve_settings
 from dataset_client.uses import hold
-from dataset_client.wait import bounded, follow, sharing
+from dataset_client.wait import Watch, bounded, sharing
 
 T = TypeVar("T")
 
@@ -82,8 +79,8 @@ async def request_dataset_async(
     check_timeout(timeout)
     settings = resolve_settings(server_url=server_url, cache_dir=cache_dir, token=token)
     reporter = make_reporter(progress)
-    async with sharing([request], settings, reporter.note):
-        return await _obtain(request, settings, reporter, timeout=timeout, offline=offline)
+    async with sharing([request.topic_id], settings, reporter.note) as watch:
+        return await _obtain(request, settings, reporter, watch, timeout=timeout, offline=offline)
 
 
 def request_datasets(
@@ -134,12 +131,12 @@ async def request_datasets_async(
     unique = {request.topic_id: request for request in wanted}  # equal ones are asked for once
     labels = short_labels(unique)
     calls = {}
-    async with sharing(unique.values(), settings, make_reporter(progress).note), asyncio.TaskGroup() as group:
+    note = make_reporter(progress).note
+    async with sharing(unique, settings, note) as watch, asyncio.TaskGroup() as group:
         for row, (topic_id, request) in enumerate(unique.items()):
             reporter = make_reporter(progress, label=labels[topic_id], row=row)
-            calls[topic_id] = group.create_task(
-                _outcome(_obtain(request, settings, reporter, timeout=timeout, offline=offline, share=len(unique)))
-            )
+            call = _obtain(request, settings, reporter, watch, timeout=timeout, offline=offline, share=len(unique))
+            calls[topic_id] = group.create_task(_outcome(call))
     results = [calls[request.topic_id].result() for request in wanted]
     datasets = [result for result in results if isinstance(result, Dataset)]
     if len(datasets) < len(results):
@@ -182,15 +179,15 @@ async def _pull(
         raise InvalidRequestError(f"{dataset_id!r} is no dataset id", remedy="It reads <name>_<version>_<md5>.zip.")
     settings = resolve_settings(server_url=server_url, cache_dir=cache_dir, token=token)
     from dataset_client.fetching import fetch
-    from dataset_client.polling import poll_dataset
+    from dataset_client.http import Http
+    from dataset_client.polling import archive_of
 
     reporter = make_reporter(progress)
     try:
         async with bounded(timeout, dataset_id):
-            async with contextlib.aclosing(poll_dataset(dataset_id, settings)) as messages:
-                event = await follow(messages, attempt=0, on_event=reporter.build_event)
-            assert event is not None  # no attempt is before 0
-            cached = await fetch(settings, read_archive(require_ready(event).data), Cache(settings.cache_dir), reporter)
+            with Http(settings) as http:
+                archive = await archive_of(http, dataset_id, reporter.build_event)
+            cached = await fetch(settings, archive, Cache(settings.cache_dir), reporter)
     finally:
         reporter.close()
     return Dataset(cached.path, cached.manifest, dict(cached.manifest["config"]))
@@ -200,6 +197,7 @@ async def _obtain(
     request: DatasetRequest,
     settings: Settings,
     reporter: Reporter,
+    watch: Watch,
     *,
     timeout: float | None,
     offline: bool,
@@ -214,7 +212,7 @@ async def _obtain(
     pace = Pace(connections=max(2, Pace.connections // share))
     try:
         async with bounded(timeout, request.topic_id):
-            cached = await obtain(request, settings, reporter, pace)
+            cached = await obtain(request, settings, reporter, pace, watch)
     finally:
         reporter.close()
     return Dataset(cached.path, cached.manifest, request.config)

@@ -6,8 +6,7 @@
     ├── InvalidRequestError        the request is malformed; found here, or by the server (400)
     ├── InvalidSettingError        a server URL, timeout or batch size that cannot be
     ├── ServerUnreachableError     nobody answers                                    (tried again)
-    │   ├── ServerAwayError        not even the connection comes about               (tried for longer)
-    │   └── SocketsBlockedError    something in between lets no WebSocket through     (requests are polled instead)
+    │   └── ServerAwayError        not even the connection comes about               (tried for longer)
     ├── ServerBusyError            429 or 503                                        (tried again)
     ├── ServerError                any other refusal; 5xx                            (5xx is tried again)
     ├── UnauthorizedError          401 or 403
@@ -98,13 +97,9 @@ class ServerAwayError(ServerUnreachableError):
 
 
 class SocketsBlockedError(ServerUnreachableError):
-    """Something between client and server, a proxy most likely, lets no WebSocket through."""
-
-    default_code = "sockets_blocked"
-    default_remedy = (
-        "A topic alone cannot be polled: name the request instead (make_request(), --request), or let the proxy pass "
-        "the headers Upgrade and Connection."
-    )
+    """Something between client and server, a proxy most likely, lets no WebSocket through: then the server is polled.
+    Never reaches the user.
+    """
 
 
 class ServerBusyError(DatasetClientError):

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from dataset_client.backoff import Retries
 from dataset_client.errors import (
@@ -10,12 +11,10 @@ from dataset_client.errors import (
     DatasetClientError,
     ServerBusyError,
     ServerError,
-    ServerUnreachableError,
     SocketsBlockedError,
 )
 from dataset_client.history import SUBSCRIBED, History, HistoryLostError
 from dataset_client.protocol import Event
-from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
 
 #: A server takes request lines of 8,190 bytes.
@@ -26,36 +25,43 @@ _BRIEF_S = 5.0
 _SUSPICIONS = 3
 
 
-async def messages_of(
-    topics: Mapping[str, DatasetRequest | None], settings: Settings, note: Callable[[str], None]
-) -> AsyncGenerator[Event]:
-    """The messages of all topics from their first on, each once and in order within its topic.
+#: What connects: it yields the messages on the topics it is given, each after a number.
+_Connect = Callable[[Mapping[str, int], Settings], AbstractAsyncContextManager[AsyncGenerator[Event]]]
 
-    Without end over a socket: ``subscribed`` comes first of each topic, and again after each reconnection; a server
-    that lost its data is heard from its new beginning on. Where sockets are blocked and every topic comes with its
-    request, ``note`` is told so once, and they are polled from then on (see `polling`).
+
+async def messages_of(topics: Iterable[str], settings: Settings, note: Callable[[str], None]) -> AsyncGenerator[Event]:
+    """The messages of all topics from their first on, each once and in order within its topic, without end.
+
+    ``subscribed`` comes first of each topic, and again after each reconnection; a server that lost its data is heard
+    from its new beginning on. Where sockets are blocked, ``note`` is told so once, and the server is asked again and
+    again instead (see `polling`).
 
     Raises as `notifications.subscribe` does for what is not transient, and the last transient error once the server has
     been away, or wants to be left alone, for too long.
     """
-    requests = [request for request in topics.values() if request is not None]
-    can_poll = len(requests) == len(topics)
-    parts = _parts(list(topics), settings)
+    from dataset_client.notifications import subscribe  # websockets costs 0.1 s, and waiting is rarely needed
+
+    histories = {topic: History() for topic in topics}
     try:
-        streams = [_over_sockets(part, settings, is_patient=not can_poll) for part in parts]
-        async with contextlib.aclosing(_merged(streams) if len(streams) > 1 else streams[0]) as messages:
+        async with contextlib.aclosing(_by(subscribe, histories, settings, is_socket=True)) as messages:
             async for message in messages:
                 yield message
     except SocketsBlockedError as error:
-        if not can_poll:
-            raise
-        note(f"WebSockets do not get through ({error.message}); asking now and then instead")
-    from dataset_client.polling import poll
+        note(f"WebSockets do not get through ({error.message}); asking again and again instead")
+    from dataset_client.polling import ask_again
 
-    async with contextlib.aclosing(_merged([poll(request, settings) for request in requests])) as messages:
+    async with contextlib.aclosing(_by(ask_again, histories, settings, is_socket=False)) as messages:
         async for message in messages:
             yield message
-    raise ServerUnreachableError("polling has nothing more to tell; ask again", transient=True)
+
+
+def _by(
+    connect: _Connect, histories: dict[str, History], settings: Settings, *, is_socket: bool
+) -> AsyncGenerator[Event]:
+    """The messages of all topics, over as few connections as their names fit into."""
+    parts = _parts(list(histories), settings)
+    streams = [_followed(part, histories, settings, connect, is_socket=is_socket) for part in parts]
+    return _merged(streams) if len(streams) > 1 else streams[0]
 
 
 def _parts(topics: Sequence[str], settings: Settings) -> list[list[str]]:
@@ -66,36 +72,37 @@ def _parts(topics: Sequence[str], settings: Settings) -> list[list[str]]:
     return [*_parts(topics[:middle], settings), *_parts(topics[middle:], settings)]
 
 
-async def _over_sockets(topics: Sequence[str], settings: Settings, *, is_patient: bool) -> AsyncGenerator[Event]:
-    """One socket after another; unless ``is_patient``, several that break at once mean `SocketsBlockedError`."""
-    from dataset_client.notifications import subscribe  # websockets costs 0.1 s, and waiting is rarely needed
-
+async def _followed(
+    topics: Sequence[str], histories: dict[str, History], settings: Settings, connect: _Connect, *, is_socket: bool
+) -> AsyncGenerator[Event]:
+    """One connection after another; several sockets in a row that break at once raise `SocketsBlockedError`."""
     clock = asyncio.get_running_loop().time
     retries, suspicions = Retries(settings.retry, patience_s=settings.retry.first_contact_s), 0
-    histories = {topic: History() for topic in topics}
     while True:
         since, is_open, has_news = clock(), False, False
         try:
-            async with subscribe({topic: history.after for topic, history in histories.items()}, settings) as messages:
+            async with connect({topic: histories[topic].after for topic in topics}, settings) as messages:
                 is_open = True
                 async for message in messages:
-                    if message.topic_id not in histories:
+                    if message.topic_id not in topics:
                         continue
                     retries.reached()
                     try:
                         is_new = histories[message.topic_id].is_new(message)
                     except HistoryLostError:
                         histories[message.topic_id] = History()
-                        break  # and subscribe anew
+                        break  # and connect anew
                     if is_new:
                         has_news |= message.kind != SUBSCRIBED
                         yield message
+        except SocketsBlockedError:
+            raise
         except DatasetClientError as error:
             if has_news or clock() - since > _BRIEF_S:
                 retries.progressed()
             is_cut = is_open and not has_news and clock() - since < _BRIEF_S
             suspicions = suspicions + 1 if is_cut or _is_suspect(error) else 0
-            if suspicions >= _SUSPICIONS and not is_patient:
+            if is_socket and suspicions >= _SUSPICIONS:
                 raise SocketsBlockedError(error.message) from error
             await asyncio.sleep(retries.delay_after(error))
 

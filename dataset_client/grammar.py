@@ -100,7 +100,6 @@ def _watch(added: Any) -> Any:
         epilog="examples:\n"
         "  dataset-client watch duts_v1.2.0_99914b932bd37a50b983c5e7c90ae93b.zip\n"
         "  dataset-client watch --json --request duts v1.2.0 duts.json --request coco v1.2.0 coco.json\n\n"
-        "Where WebSockets do not get through, only a --request can be followed, and is asked for thereby.\n\n"
         f"{_EXIT}",
     )
     command.add_argument("topics", metavar="TOPIC", nargs="*", help="a topic's id")

@@ -1,10 +1,11 @@
-"""HTTP: one session, one POST, and the translation of everything that `requests` raises. Blocking, for
+"""HTTP: one session, the calls of the API, and the translation of everything that `requests` raises. Blocking, for
 threads.
 """
 
 import contextlib
 import http.client
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import requests
 import urllib3
@@ -12,10 +13,13 @@ import urllib3
 from dataset_client.answers import Answer, read_answer
 from dataset_client.errors import ProtocolError, ServerAwayError, ServerUnreachableError
 from dataset_client.problems import error_from_response
+from dataset_client.protocol import Event
 from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
 
 _MAX_PROBLEM_BYTES = 1 << 20
+#: Seconds that the server may wait for events before it answers that there are none.
+_WAIT_S = 25
 _ANSWERS = frozenset({200, 206, 412, 416})
 
 
@@ -94,21 +98,45 @@ class Http:
 
     def ask(self, request: DatasetRequest) -> Answer:
         """POST ``request`` once; raises what the server's refusal means (`error_from_response`)."""
-        url = self.settings.url("datasets")
-        headers = {"Content-Type": "application/json", "Accept": "application/json, application/problem+json"}
+        url, headers = self.settings.url("datasets"), {"Content-Type": "application/json"}
+        return read_answer(self._json("POST", url, headers, request.body()), expected_topic=request.topic_id)
+
+    def get_dataset(self, dataset_id: str) -> Mapping[str, Any]:
+        """GET what there is to know of a dataset: its state, archive, error and progress. Raises as `ask` does."""
+        return self._json("GET", self.settings.url(f"datasets/{dataset_id}"))
+
+    def get_events(self, after: Mapping[str, int]) -> list[Event]:
+        """GET the messages on topics, each after a number; the server waits a while for the first event.
+
+        Raises as `ask` does.
+        """
+        url = self.settings.events_url(after, wait_s=_WAIT_S)
+        messages = self._json("GET", url).get("messages")
+        try:
+            return [Event.from_message(message) for message in messages or ()]
+        except (TypeError, ValueError) as error:
+            raise ProtocolError(f"{url.partition('?')[0]} answers no events: {str(messages)[:200]}") from error
+
+    def _json(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> dict[str, Any]:
+        """The JSON object that is answered with 200 or 202."""
+        wanted = {"Accept": "application/json, application/problem+json", **(headers or {})}
         timeout = (self.settings.connect_timeout_s, self.settings.answer_timeout_s)
         with (
             _errors_of(url),
-            self._session.post(url, headers=headers, data=request.body(), timeout=timeout, stream=True) as response,
+            self._session.request(method, url, headers=wanted, data=body, timeout=timeout, stream=True) as response,
         ):
             _require_framing(response)
             if response.status_code not in {200, 202}:
                 raise _refusal(response)
             try:
-                body = response.json()
+                answer = response.json()
             except requests.JSONDecodeError as error:
                 raise ProtocolError(f"{url} answers something that is not JSON") from error
-        return read_answer(body, expected_topic=request.topic_id)
+        if not isinstance(answer, dict):
+            raise ProtocolError(f"{url} answers {type(answer).__name__}, not a JSON object")
+        return answer
 
     def get(self, reference: str, part: tuple[int, int] | None, *, tag: str | None = None) -> Body:
         """GET the bytes from ``part[0]`` to ``part[1]`` of ``reference``, up to the body, or all of it.

@@ -9,31 +9,38 @@ from dataset_client.cache import Cache, CachedDataset
 from dataset_client.concurrency import in_abandonable_thread
 from dataset_client.errors import CacheError, DatasetClientError, ServerUnreachableError
 from dataset_client.fetching import fetch
+from dataset_client.following import messages_of
 from dataset_client.http import Http
 from dataset_client.problems import require_ready
 from dataset_client.progress import Reporter
 from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
 from dataset_client.transfer import Pace, RevisionReplacedError
-from dataset_client.wait import follow, watch
+from dataset_client.wait import Watch, follow
 
 
 async def obtain(
-    request: DatasetRequest, settings: Settings, reporter: Reporter, pace: Pace | None = None
+    request: DatasetRequest,
+    settings: Settings,
+    reporter: Reporter,
+    pace: Pace | None = None,
+    watch: Watch | None = None,
 ) -> CachedDataset:
     """The dataset that answers ``request`` now, in the cache, and in use by this process from now on.
 
-    Nothing is written where it is there already, so that a cache may be read-only. Raises whatever the error tree has,
-    except `WaitTimeoutError`, `NotCachedError` and what readers raise.
+    Its topic is followed by ``watch``, by default over a socket of its own. Nothing is written where it is there
+    already, so that a cache may be read-only. Raises whatever the error tree has, except `WaitTimeoutError`,
+    `NotCachedError` and what readers raise.
     """
+    watch = watch or (lambda topic_id: messages_of([topic_id], settings, reporter.note))
     cache = Cache(settings.cache_dir)
     known = await asyncio.to_thread(cache.find_for, request)
     with Http(settings) as http:
         try:
-            dataset = await _obtain(http, request, reporter, pace, is_known=known is not None)
+            dataset = await _obtain(http, request, reporter, watch, pace, is_known=known is not None)
         except RevisionReplacedError:
             reporter.note("the server has replaced the dataset meanwhile; asking again")
-            dataset = await _obtain(http, request, reporter, pace, is_known=True)
+            dataset = await _obtain(http, request, reporter, watch, pace, is_known=True)
         except ServerUnreachableError as error:
             if known is not None:
                 error.remedy += f"\nAn earlier answer is in the cache: offline=True (--offline) opens {known.path}."
@@ -45,14 +52,16 @@ async def obtain(
 
 
 async def _obtain(
-    http: Http, request: DatasetRequest, reporter: Reporter, pace: Pace | None, *, is_known: bool
+    http: Http, request: DatasetRequest, reporter: Reporter, watch: Watch, pace: Pace | None, *, is_known: bool
 ) -> CachedDataset:
     """What the server offers now."""
-    archive = await _published(http, request, reporter, is_known=is_known)
+    archive = await _published(http, request, reporter, watch, is_known=is_known)
     return await fetch(http.settings, archive, Cache(http.settings.cache_dir), reporter, pace)
 
 
-async def _published(http: Http, request: DatasetRequest, reporter: Reporter, *, is_known: bool) -> Archive:
+async def _published(
+    http: Http, request: DatasetRequest, reporter: Reporter, watch: Watch, *, is_known: bool
+) -> Archive:
     """Ask, wait if need be, and return the archive.
 
     The socket is subscribed before the question, so that no event falls between. A request that was
@@ -64,7 +73,7 @@ async def _published(http: Http, request: DatasetRequest, reporter: Reporter, *,
         answer = await _ask(http, request, patience_s=policy.first_contact_s)
         if answer.archive is not None:
             return answer.archive
-    async with contextlib.aclosing(watch(request.topic_id, http.settings)) as messages:
+    async with contextlib.aclosing(watch(request.topic_id)) as messages:
         await anext(messages)
         while True:
             answer = await _ask(http, request, patience_s=policy.reconnect_s)

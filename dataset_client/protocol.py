@@ -157,7 +157,11 @@ class Event:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Event":
         """Read a text frame; raises `ValueError` for what is not an event (or a ``subscribed`` message)."""
-        message = json.loads(text)
+        return cls.from_message(json.loads(text))
+
+    @classmethod
+    def from_message(cls, message: Any) -> "Event":
+        """Read what JSON says; raises `ValueError` for what is not an event (or a ``subscribed`` message)."""
         try:
             return cls(
                 topic_id=str(message["topic_id"]),
@@ -166,5 +170,5 @@ class Event:
                 kind=str(message["kind"]),
                 data=dict(message.get("data") or {}),
             )
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"not an event: {text[:200]!r}") from error
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not an event: {str(message)[:200]}") from error

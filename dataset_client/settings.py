@@ -77,12 +77,20 @@ class Settings:
     def notifications_url(self, after: Mapping[str, int]) -> str:
         """The WebSocket URL that replays the events of topics after the numbers given, and then follows them."""
         parts = urlsplit(self.url("notifications"))
-        query = urlencode([pair for topic, number in after.items() for pair in (("topic", topic), ("after", number))])
-        return urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, parts.path, query, ""))
+        scheme = "wss" if parts.scheme == "https" else "ws"
+        return urlunsplit((scheme, parts.netloc, parts.path, _subscriptions(after), ""))
+
+    def events_url(self, after: Mapping[str, int], *, wait_s: int) -> str:
+        """The URL that gives the same events to who can open no socket, once there are some, or after ``wait_s``."""
+        return f"{self.url('events')}?{_subscriptions(after)}&wait={wait_s}"
 
     def is_own(self, url: str) -> bool:
         """Whether ``url`` is on this server, so that it may see the token."""
         return urlsplit(url)[:2] == urlsplit(self.server_url)[:2]
+
+
+def _subscriptions(after: Mapping[str, int]) -> str:
+    return urlencode([pair for topic, number in after.items() for pair in (("topic", topic), ("after", number))])
 
 
 def resolve_settings(

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import contextvars
 import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
@@ -10,7 +9,7 @@ from dataset_client.errors import DatasetClientError, WaitTimeoutError
 from dataset_client.following import messages_of
 from dataset_client.history import SUBSCRIBED
 from dataset_client.protocol import Event
-from dataset_client.request import DatasetRequest, check_timeout
+from dataset_client.request import check_timeout
 from dataset_client.settings import Settings
 
 
@@ -50,52 +49,38 @@ async def follow(
     raise AssertionError("the messages do not end before the attempt does")
 
 
-async def watch(topic_id: str, settings: Settings) -> AsyncGenerator[Event]:
-    """The topic's messages as `following.messages_of` gives them; within `sharing`, from the call's one socket."""
-    shared = _SHARED.get()
-    messages = shared.take(topic_id) if shared else None
-    async with contextlib.aclosing(messages or messages_of({topic_id: None}, settings, lambda _: None)) as stream:
-        async for message in stream:
-            yield message
+#: The messages on a topic, as `following.messages_of` gives them.
+Watch = Callable[[str], AsyncGenerator[Event]]
 
 
 @contextlib.asynccontextmanager
-async def sharing(
-    requests: Iterable[DatasetRequest], settings: Settings, note: Callable[[str], None]
-) -> AsyncIterator[None]:
-    """Within the block, `watch` follows the topics of ``requests`` over one socket, opened when it is first needed.
+async def sharing(topics: Iterable[str], settings: Settings, note: Callable[[str], None]) -> AsyncIterator[Watch]:
+    """Within the block, what is yielded follows these topics over one socket, opened when it is first needed.
 
     Where no socket gets through, ``note`` is told so, and they are polled.
     """
-    shared = _Shared(requests, settings, note)
-    token = _SHARED.set(shared)
+    shared = _Shared(topics, settings, note)
     try:
-        yield
+        yield shared.watch
     finally:
-        _SHARED.reset(token)
         await shared.close()
 
 
 class _Shared:
     """Hands the messages of one stream to those who follow a topic each."""
 
-    def __init__(self, requests: Iterable[DatasetRequest], settings: Settings, note: Callable[[str], None]) -> None:
-        self._requests = {request.topic_id: request for request in requests}
+    def __init__(self, topics: Iterable[str], settings: Settings, note: Callable[[str], None]) -> None:
+        self._queues = {topic_id: asyncio.Queue[Event | Exception]() for topic_id in topics}
         self._settings = settings
         self._note = note
-        self._queues = {topic_id: asyncio.Queue[Event | Exception]() for topic_id in self._requests}
         self._reader: asyncio.Task[None] | None = None
 
-    def take(self, topic_id: str) -> AsyncGenerator[Event] | None:
+    def watch(self, topic_id: str) -> AsyncGenerator[Event]:
         """The messages on a topic; who comes for one again gets a stream of his own, which begins anew."""
-        request, queue = self._requests.get(topic_id), self._queues.pop(topic_id, None)
-        if request is None:
-            return None
-        if queue is None:
-            return messages_of({topic_id: request}, self._settings, self._note)
         if self._reader is None:
-            self._reader = asyncio.create_task(self._read({topic_id: queue, **self._queues}))
-        return _items(queue)
+            self._reader = asyncio.create_task(self._read(dict(self._queues)))
+        queue = self._queues.pop(topic_id, None)
+        return _items(queue) if queue else messages_of([topic_id], self._settings, self._note)
 
     async def close(self) -> None:
         """End the stream."""
@@ -105,12 +90,10 @@ class _Shared:
 
     async def _read(self, queues: dict[str, asyncio.Queue[Event | Exception]]) -> None:
         try:
-            async with contextlib.aclosing(messages_of(self._requests, self._settings, self._note)) as messages:
+            async with contextlib.aclosing(messages_of(queues, self._settings, self._note)) as messages:
                 async for message in messages:
                     queues[message.topic_id].put_nowait(message)
-        except (
-            Exception
-        ) as error:  # whatever it is, it goes to each who waits; ours are written on, so each gets his own
+        except Exception as error:  # it goes to each who waits; ours are written on, so each gets his own
             for queue in queues.values():
                 queue.put_nowait(copy.copy(error) if isinstance(error, DatasetClientError) else error)
 
@@ -121,7 +104,3 @@ async def _items(queue: asyncio.Queue[Event | Exception]) -> AsyncGenerator[Even
         if isinstance(item, Exception):
             raise item
         yield item
-
-
-#: What `watch` finds where its caller is told of nothing but a topic.
-_SHARED: contextvars.ContextVar[_Shared | None] = contextvars.ContextVar("shared", default=None)

@@ -30,15 +30,14 @@ async def wait_for_completion(
     """Wait until the current attempt at a topic ends, and return its ``ready`` event.
 
     ``topic`` is its id, or the request that it is of. Asks for nothing: a topic that nobody has asked for yet is waited
-    for too. Only where no WebSocket gets through, a request is asked for, because that is the one way to poll it; a
-    topic's id alone then raises `SocketsBlockedError`. ``on_event`` hears every event of the current attempt, the last
-    one included. ``timeout`` is in seconds; None waits without end.
+    for too. ``on_event`` hears every event of the current attempt, the last one included. ``timeout`` is in seconds;
+    None waits without end.
 
     Raises `BuildFailedError` (or `ConfigRefusedError`, `UnknownVersionError`, `UnknownDatasetError`) and
     `BuildCancelledError` for the other ends, `WaitTimeoutError`, `UnauthorizedError`, `InvalidRequestError`, and
     `ServerUnreachableError` if the server stays away (see `RetryPolicy`).
     """
-    named = _by_id([topic])
+    named = _ids([topic])
     settings = resolve_settings(server_url=server_url, token=token)
     async with (
         bounded(timeout, *named),
@@ -68,7 +67,7 @@ async def watch(
     takes the place of the socket, they begin at 1 again. Topics are named as in `wait_for_completion`, and what it
     raises about the connection is raised here; how an attempt ends is an event, not an error.
     """
-    named = _by_id([topics] if isinstance(topics, Topic) else topics)
+    named = _ids([topics] if isinstance(topics, Topic) else topics)
     check_timeout(timeout)
     settings = resolve_settings(server_url=server_url, token=token)
     deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
@@ -88,17 +87,12 @@ async def watch(
             yield message
 
 
-def _by_id(topics: Iterable[Topic]) -> dict[str, DatasetRequest | None]:
-    """Topics by their ids, with the requests that are known; raises `InvalidRequestError` for what is no topic."""
-    named = {
-        topic.topic_id if isinstance(topic, DatasetRequest) else topic: topic
-        if isinstance(topic, DatasetRequest)
-        else None
-        for topic in topics
-    }
+def _ids(topics: Iterable[Topic]) -> list[str]:
+    """The ids of topics, each once; raises `InvalidRequestError` for what is no topic."""
+    named = [topic.topic_id if isinstance(topic, DatasetRequest) else topic for topic in topics]
     for topic_id in named:
         if not isinstance(topic_id, str) or not ID_PATTERN.fullmatch(topic_id):
             raise InvalidRequestError(f"{topic_id!r} is not a topic", remedy="hash_dataset_name() makes one.")
     if not named:
         raise InvalidRequestError("there is no topic to follow", remedy="Name at least one.")
-    return named
+    return list(dict.fromkeys(named))

@@ -341,3 +341,9 @@ class SocketMessage(
     RootModel[Subscribed | StateEvent | ProgressEvent | ShardEvent | ReadyEvent | FailedEvent | CancelledEvent]
 ):
     """One text frame of the notification socket."""
+
+
+class Messages(Shape):
+    """``subscribed`` for each topic that was asked about, then their events, at most 500 of each."""
+
+    messages: list[SocketMessage]

@@ -22,7 +22,15 @@ from .errors import (
 from .hub import Hub
 from .metrics import METRICS, OBSERVER
 from .models import AuditQuery, Page, parse_query, parse_request
-from .notifications import CLOSE_SECONDS, HEARTBEAT_SECONDS, Sockets, follow, parse_subscriptions
+from .notifications import (
+    CLOSE_SECONDS,
+    HEARTBEAT_SECONDS,
+    Sockets,
+    follow,
+    news_of,
+    parse_subscriptions,
+    parse_wait,
+)
 from .readiness import Readiness
 from .settings import HandlerSource, Settings
 from .sources import declared_version
@@ -174,6 +182,13 @@ async def notifications(request: web.Request) -> web.StreamResponse:
             raise MalformedRequestError(f"the handshake is none: {error}") from error
         await follow(socket, request.app[STORE], request.app[HUB], wanted, metrics.event_sent)
     return socket
+
+
+async def get_events(request: web.Request) -> web.Response:
+    """``GET /events?topic=…&after=N&wait=S``: what such a socket would bring, for who can open none."""
+    seconds, query = parse_wait(list(request.query.items()))
+    messages = await news_of(request.app[STORE], request.app[HUB], parse_subscriptions(query), seconds)
+    return web.json_response({"messages": messages})
 
 
 async def get_document(request: web.Request) -> web.Response:

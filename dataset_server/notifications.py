@@ -1,4 +1,4 @@
-"""The notification socket: replays what was said on topics, then follows them.
+"""The notification socket: replays what was said on topics, then follows them; and the same for who can open none.
 
 A reader is never pushed to: its own task reads the database from the last event it was sent, so that one that is slow
 misses outdated progress at most, and one that has gone away costs nothing. It is woken by news, and looks by itself
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -24,6 +25,8 @@ HEARTBEAT_SECONDS = 20.0
 _SOCKETS_RETRY_SECONDS = 10.0
 #: Seconds a client has to answer that its socket is closed.
 CLOSE_SECONDS = 2.0
+#: Seconds that a question for events may wait for some, at the most: proxies often cut what is silent for a minute.
+LONGEST_WAIT = 50
 #: Seconds after which a socket looks for news that nobody has told this server of.
 LOOK_SECONDS = 30.0
 
@@ -87,6 +90,16 @@ async def _end(
             transport.abort()  # what it does not read would keep it open
 
 
+def parse_wait(query: list[tuple[str, str]]) -> tuple[float, list[tuple[str, str]]]:
+    """The seconds in ``wait=S``, 0 if that is left out, and what else is in the query."""
+    waits = [value for name, value in query if name == "wait"]
+    is_number = len(waits) < 2 and all(value.isascii() and value.isdigit() and len(value) < 3 for value in waits)
+    seconds = int(waits[0]) if waits and is_number else 0
+    if not is_number or seconds > LONGEST_WAIT:
+        raise MalformedRequestError(f"wait={waits[0][:30]} is no number of seconds from 0 to {LONGEST_WAIT}, said once")
+    return seconds, [(name, value) for name, value in query if name != "wait"]
+
+
 def parse_subscriptions(query: list[tuple[str, str]]) -> dict[str, int]:
     """Topics with the number each is followed after, from ``topic=…&after=N`` pairs; ``after`` may be left out.
 
@@ -111,6 +124,37 @@ def parse_subscriptions(query: list[tuple[str, str]]) -> dict[str, int]:
     return wanted
 
 
+async def news_of(store: Store, hub: Hub, wanted: dict[str, int], wait: float) -> list[dict[str, Any]]:
+    """What a socket on these topics would bring now, for who can open none; if that is no event, as soon as there is
+    one, or after ``wait`` seconds. Of each topic `EVENTS_AT_ONCE` events at the most.
+    """
+    known: set[str] = set()
+    deadline = asyncio.get_running_loop().time() + wait
+    with hub.listen(wanted, known) as news:
+        while True:
+            news.clear()
+            messages, events = [], []
+            for topic_id, after in wanted.items():
+                messages.append(await _subscribed(store, topic_id, known))
+                events += await store.events_after(topic_id, after)
+            hub.caught_up(news)
+            left = deadline - asyncio.get_running_loop().time()
+            if events or left <= 0:
+                return [*messages, *(json.loads(event.to_json()) for event in events)]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, LOOK_SECONDS)):
+                    await news.wait()
+
+
+async def _subscribed(store: Store, topic_id: str, known: set[str]) -> dict[str, Any]:
+    """The message that answers a subscription; a topic that somebody has asked for is ``known`` from then on."""
+    topic = await store.topic(topic_id)
+    if topic:
+        known.add(topic_id)
+    number, attempt = (topic.last_number, topic.attempt) if topic else (0, 0)
+    return {"kind": "subscribed", "topic_id": topic_id, "number": number, "attempt": attempt}
+
+
 async def follow(
     socket: web.WebSocketResponse, store: Store, hub: Hub, wanted: dict[str, int], sent: Callable[[], None]
 ) -> None:
@@ -118,16 +162,7 @@ async def follow(
     known: set[str] = set()
     with hub.listen(wanted, known) as news:
         for topic_id in wanted:
-            topic = await store.topic(topic_id)
-            if topic:
-                known.add(topic_id)
-            subscribed = {
-                "kind": "subscribed",
-                "topic_id": topic_id,
-                "number": topic.last_number if topic else 0,
-                "attempt": topic.attempt if topic else 0,
-            }
-            await socket.send_str(json.dumps(subscribed))
+            await socket.send_str(json.dumps(await _subscribed(store, topic_id, known)))
         sender = asyncio.create_task(_send(socket, store, news, wanted, known, sent, hub.caught_up))
         reader = asyncio.create_task(_read(socket))
         try:

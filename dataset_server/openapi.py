@@ -16,6 +16,7 @@ from dataset_client.protocol import MAX_CONFIG_DEPTH
 
 from . import answers, errors, models
 from .handler_events import ShardFile
+from .notifications import LONGEST_WAIT
 from .routes import TABLE, Fault, Route
 
 _PROBLEM = "application/problem+json"
@@ -59,7 +60,7 @@ _CONDITIONS = {
 }
 
 
-#: Of the notification socket; pydantic has no word for pairs that repeat.
+#: Of the notification socket and of what takes its place; pydantic has no word for pairs that repeat.
 _SUBSCRIPTIONS = [
     {
         "name": "topic",
@@ -76,6 +77,15 @@ _SUBSCRIPTIONS = [
         "schema": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}},
     },
 ]
+
+
+_WAIT = {
+    "name": "wait",
+    "in": "query",
+    "required": False,
+    "description": "Seconds to wait for the first event.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
+}
 
 
 class _Schemas(GenerateJsonSchema):
@@ -199,6 +209,8 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 def _query_parameters(route: Route) -> list[dict[str, Any]]:
     if 101 in route.responses:
         return _SUBSCRIPTIONS
+    if answers.Messages in route.responses.values():
+        return [*_SUBSCRIPTIONS, _WAIT]
     if route.query is None:
         return []
     schema = route.query.model_json_schema(schema_generator=_Schemas)

@@ -208,6 +208,14 @@ TABLE: tuple[Route, ...] = (
     ),
     Route(
         "GET",
+        f"{API_PREFIX}/events",
+        api.get_events,
+        "read",
+        "What the notification socket would bring, for who can open none; waits up to 50 s for the first event.",
+        {200: answers.Messages},
+    ),
+    Route(
+        "GET",
         f"{API_PREFIX}/openapi.json",
         api.get_document,
         "read",

@@ -7,8 +7,9 @@ from client_server import Topic, problem
 
 from dataset_client import errors, wait_for_completion
 from dataset_client.backoff import RetryPolicy
+from dataset_client.following import messages_of
 from dataset_client.protocol import Event
-from dataset_client.wait import follow, watch
+from dataset_client.wait import follow
 
 TOPIC = "discs_v1_" + "0" * 32 + ".zip"
 
@@ -130,7 +131,7 @@ async def test_a_server_that_stays_away_is_given_up(server, asked, settings):
     from dataclasses import replace
 
     settings = replace(settings, retry=RetryPolicy(first_delay_s=0.01, max_delay_s=0.02, reconnect_s=0.1))
-    messages = watch(TOPIC, settings)
+    messages = messages_of([TOPIC], settings, print)
     await anext(messages)
     await asyncio.to_thread(server.stop)
     with pytest.raises(errors.ServerUnreachableError):
@@ -148,7 +149,8 @@ async def test_garbage_is_a_protocol_error(unused_tcp_port, settings):
         await socket.send("hello")
 
     async with serve(garbage, "127.0.0.1", unused_tcp_port):
-        messages = watch(TOPIC, replace(settings, server_url=f"http://127.0.0.1:{unused_tcp_port}"))
+        settings = replace(settings, server_url=f"http://127.0.0.1:{unused_tcp_port}")
+        messages = messages_of([TOPIC], settings, print)
         with pytest.raises(errors.ProtocolError, match="not an event"):
             await anext(messages)
 

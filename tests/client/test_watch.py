@@ -59,7 +59,7 @@ async def test_each_event_comes_once_and_in_order_wherever_the_socket_breaks(top
         await topics.say(topic, kind, {"what": number})
     topics.drops = [messages, 3, 2]
     heard = []
-    following = messages_of({ONE: None, TWO: None}, with_little_patience(topics.url, tmp_path), heard.append)
+    following = messages_of([ONE, TWO], with_little_patience(topics.url, tmp_path), heard.append)
 
     async def listen():
         async for event in following:
@@ -123,7 +123,7 @@ async def test_a_dead_peer_is_noticed(tmp_path):
     async with serve(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         settings = with_little_patience(f"http://127.0.0.1:{port}", tmp_path, heartbeat_s=0.2)
-        following = messages_of({ONE: None}, settings, print)
+        following = messages_of([ONE], settings, print)
         async with asyncio.timeout(20):
             async for event in following:
                 if event.kind == "ready":

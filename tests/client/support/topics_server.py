@@ -15,7 +15,9 @@ API = "/api/v1"
 
 @dataclass
 class Known:
-    """What the server knows about a topic; ``at_each_look`` are states of its dataset that polling finds in turn."""
+    """What the server knows about a topic; at each look of who polls, the next state of ``at_each_look`` is said, and
+    then how it ends.
+    """
 
     attempt: int = 0
     events: list = field(default_factory=list)
@@ -45,6 +47,7 @@ class TopicsServer:
     async def running(self):
         app = web.Application()
         app.router.add_get(f"{API}/notifications", self._notifications)
+        app.router.add_get(f"{API}/events", self._events)
         app.router.add_post(f"{API}/datasets", self._post)
         app.router.add_get(f"{API}/datasets/{{id}}", self._dataset)
         app.router.add_get(f"{API}/datasets/{{id}}/archive", self._archive)
@@ -97,6 +100,25 @@ class TopicsServer:
             messages = []
             async with self.changed:
                 await self.changed.wait()
+
+    async def _events(self, request):
+        """Never waits, so that tests need not."""
+        pairs = [pair for pair in request.query.items() if pair[0] != "wait"]
+        after = {topic: int(number) for (_, topic), (_, number) in zip(pairs[::2], pairs[1::2], strict=True)}
+        await self._note(self.looks, after)
+        if self.refusals and (refusal := self.refusals.pop(0)):
+            return refusal
+        messages, events = [], []
+        for topic, number in after.items():
+            known = self.topics[topic]
+            if known.attempt and known.at_each_look:
+                await self.say(topic, "state", {"state": known.at_each_look.pop(0)})
+            elif known.attempt and not any(event.is_terminal for event in known.events):
+                ready = {"dataset_id": known.archive.dataset_id, "archive": known.archive.as_json()}
+                await self.say(topic, known.state, ready if known.state == "ready" else known.error)
+            messages.append(self._subscribed(topic))
+            events += [event for event in known.events if event.number > number]
+        return web.json_response({"messages": [json.loads(message.to_json()) for message in [*messages, *events]]})
 
     def _subscribed(self, topic):
         known = self.topics[topic]
