@@ -4,12 +4,18 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from dataset_client.cache import Cache
 from dataset_client.concurrency import run_sync
 from dataset_client.dataset import Dataset
-from dataset_client.errors import DatasetClientError, InvalidRequestError, NotCachedError, SomeFailedError
+from dataset_client.errors import (
+    DatasetClientError,
+    InvalidRequestError,
+    InvalidSettingError,
+    NotCachedError,
+    SomeFailedError,
+)
 from dataset_client.manifest import MANIFEST_FILE, sidecar_of
 from dataset_client.progress import Reporter, make_reporter, short_labels
 from dataset_client.protocol import ID_PATTERN
@@ -18,9 +24,13 @@ from dataset_client.settings import Settings, resolve_cache_dir, resolve_setting
 from dataset_client.uses import hold
 from dataset_client.wait import Watch, bounded, sharing
 
+if TYPE_CHECKING:
+    from dataset_client.stream import DatasetStream
+
 T = TypeVar("T")
 
 
+@overload
 def request_dataset(
     dataset_name: str,
     handler_version: str,
@@ -32,7 +42,33 @@ def request_dataset(
     timeout: float | None = None,
     progress: bool = True,
     offline: bool = False,
-) -> Dataset:
+    stream: Literal[False] = False,
+) -> Dataset: ...
+@overload
+def request_dataset(
+    dataset_name: str,
+    handler_version: str,
+    dataset_config: Mapping[str, Any],
+    *,
+    server_url: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    progress: bool = True,
+    stream: Literal[True],
+) -> "DatasetStream": ...
+def request_dataset(
+    dataset_name: str,
+    handler_version: str,
+    dataset_config: Mapping[str, Any],
+    *,
+    server_url: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    timeout: float | None = None,
+    progress: bool = True,
+    offline: bool = False,
+    stream: bool = False,
+) -> "Dataset | DatasetStream":
     """Ask the server for a dataset, wait until it is built, download and verify it, and return it.
 
     Equal requests share one build on the server and one copy in the cache; the second call costs one small
@@ -44,9 +80,23 @@ def request_dataset(
     ``offline`` takes what answered an equal request before, without any network. Works in a script and in a notebook,
     where the notebook's loop stands still meanwhile; in async code use `request_dataset_async`.
 
+    With ``stream`` the call returns at once: the readers of what it returns begin with the first shard that is sealed,
+    and go on through the build (see `DatasetStream`); they raise what this would have raised. ``timeout`` and
+    ``offline`` do not go with it.
+
     Raises a `DatasetClientError`: the tree in `errors` says which and when. Ctrl-C ends the waiting, not
     the build.
     """
+    if stream:
+        if timeout is not None or offline:
+            raise InvalidSettingError(
+                "a stream has no timeout, and is not offline", remedy="Give dataset() of the stream a timeout instead."
+            )
+        request = make_request(dataset_name, handler_version, dataset_config)
+        settings = resolve_settings(server_url=server_url, cache_dir=cache_dir, token=token)
+        from dataset_client.streaming import start
+
+        return start(request, settings, make_reporter(progress))
     return _run(
         lambda: request_dataset_async(
             dataset_name,

@@ -8,6 +8,7 @@
                                                                              with its inode and time of change
     <cache_dir>/topics/<topic id>.json                                       a request, and its revision
     <cache_dir>/downloads/                                                   see claim.py
+    <cache_dir>/shards/                                                      see sealed.py
     <cache_dir>/uses/                                                        see uses.py
     <cache_dir>/tmp/                                                         see workspace.py
 
@@ -101,13 +102,18 @@ class Cache:
         return self.root / "downloads"
 
     @property
+    def shards(self) -> Path:
+        """Where shards are that came before their dataset was ready."""
+        return self.root / "shards"
+
+    @property
     def scratch(self) -> Path:
         """Where temporary files and directories are."""
         return self.root / "tmp"
 
     def prepare(self) -> None:
         """Make the directories and remove what dead runs left; raises `CacheError` if that cannot be done."""
-        for directory in (self.datasets, self.root / "topics", self.downloads, self.scratch):
+        for directory in (self.datasets, self.root / "topics", self.downloads, self.shards, self.scratch):
             with cache_errors(directory):
                 directory.mkdir(parents=True, exist_ok=True)
         with cache_errors(self.scratch):
@@ -193,7 +199,9 @@ class Cache:
             with contextlib.suppress(ValueError):
                 for member in recorded_members(_read_json(sidecar_of(path))):
                     found[member.sha256, member.bytes] = path / member.file
-        here = {name: (found[file], file[1]) for name, file in wanted.items() if file in found}
+        for sha256, size in wanted.values():
+            found.setdefault((sha256, size), self.shards / sha256)
+        here = {name: (found[file], file[1]) for name, file in wanted.items()}
         return {name: path for name, (path, size) in here.items() if _has_size(path, size)}
 
     # -- room

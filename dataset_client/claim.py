@@ -31,6 +31,7 @@ from dataset_client.workspace import cache_errors, describe_owner, file_system_t
 BEAT_EVERY_S = 5.0
 SILENT_AFTER_S = 180.0
 _STALE_AFTER_S = 7 * 24 * 3600.0
+_STALE_SHARD_S = 24 * 3600.0
 _FREE = "free-"
 
 
@@ -140,6 +141,11 @@ def remove_stale(downloads: Path, scratch: Path) -> int:
             with contextlib.suppress(OSError):
                 if _is_free(folder, now) and now - _heard(folder) > _STALE_AFTER_S:
                     removed += _remove(folder, scratch)
+        for shard in list((downloads.parent / "shards").glob("*")):  # their datasets have links of their own by now
+            with contextlib.suppress(OSError):
+                if now - shard.stat().st_mtime > _STALE_SHARD_S:
+                    removed += shard.stat().st_size if shard.stat().st_nlink == 1 else 0
+                    shard.unlink()
         for part in list(downloads.glob("*.part")):  # of earlier versions
             with contextlib.suppress(OSError):
                 if now - part.stat().st_mtime > _STALE_AFTER_S:

@@ -105,6 +105,10 @@ class Http:
         """GET what there is to know of a dataset: its state, archive, error and progress. Raises as `ask` does."""
         return self._json("GET", self.settings.url(f"datasets/{dataset_id}"))
 
+    def get_manifest(self, dataset_id: str) -> Mapping[str, Any]:
+        """GET a dataset's manifest: while it is being made, what is known of it so far. Raises as `ask` does."""
+        return self._json("GET", self.settings.url(f"datasets/{dataset_id}/manifest"))
+
     def get_events(self, after: Mapping[str, int]) -> list[Event]:
         """GET the messages on topics, each after a number; the server waits a while for the first event.
 

@@ -31,7 +31,7 @@ from .config import check_config
 from .contract import HANDLER_API, DatasetHandler
 from .errors import EmptySelectionError, RawDataError, RequestError, TooManyBadSamplesError
 from .external import build_external, check_options, effective, plan_external
-from .metadata import write_metadata
+from .metadata import write_features, write_metadata
 from .plan import Plan
 from .pool import die_with_parent, make_shards
 from .registry import load_handler
@@ -129,6 +129,7 @@ def build(request: Mapping[str, Any], emit: Emit) -> None:
     if (made.dataset, made.config) != (request["dataset"], effective_config(type(handler), request["config"])):
         raise RequestError(f"the plan in {work.plan} is for another dataset or config; plan again")
     if isinstance(handler, SampleHandler):
+        write_features(work, made)
         sealed = _build_shards(request, handler, work, made, emit)
         if len(sealed) < len(made.shards):
             return

@@ -24,12 +24,17 @@ MANIFEST_FORMAT = 1
 METADATA_FILES = ("features.json", "dataset_info.json", "lineage.jsonl", "manifest.json")
 
 
+def write_features(work: WorkFolder, plan: Plan) -> None:
+    """Write ``features.json``: before the first shard, so that readers need not wait for the last one."""
+    write_json(work.dataset / "features.json", plan.features, indent=1)
+
+
 def write_metadata(work: WorkFolder, plan: Plan, sealed: Sequence[SealedShard]) -> list[str]:
     """Write the metadata of a dataset whose shards are all sealed; return all its files, shards first, in order.
 
     Raises `RawDataError` if one raw file was read with two contents.
     """
-    write_json(work.dataset / "features.json", plan.features, indent=1)
+    write_features(work, plan)
     write_json(work.dataset / "dataset_info.json", _dataset_info(plan.dataset, sealed), indent=1)
     to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` would make one for each line
     with atomic_file(work.dataset / "lineage.jsonl") as file:

@@ -187,7 +187,7 @@ class AuditPage(Shape):
 
 
 class PartialManifest(Shape):
-    """What is sealed of a dataset that is being made."""
+    """What is sealed of a dataset that is being made; ``features`` is its ``features.json``, once that is written."""
 
     format: Literal[1]
     complete: Literal[False]
@@ -195,6 +195,7 @@ class PartialManifest(Shape):
     dataset_name: Name
     config: dict[str, Any]
     state: State
+    features: dict[str, Any] | None
     shards: list[dict[str, Any]]
 
 

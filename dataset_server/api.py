@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
+import stat
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -13,12 +16,15 @@ from dataset_client.protocol import ID_PATTERN, NAME_PATTERN, VERSION_PATTERN, h
 from .auth import CLIENT
 from .builds import Builds
 from .catalog import Catalog
+from .durable import open_below
 from .errors import (
+    HandlerFaultError,
     MalformedRequestError,
     NotFoundError,
     ServerFault,
     UnknownDatasetError,
 )
+from .handler_events import loads_foreign
 from .hub import Hub
 from .metrics import METRICS, OBSERVER
 from .models import AuditQuery, Page, parse_query, parse_request
@@ -51,6 +57,7 @@ AUDIT = web.AppKey("audit", Audit)
 SOCKETS = web.AppKey("sockets", Sockets)
 READINESS = web.AppKey("readiness", Readiness)
 
+_LARGEST_FEATURES = 1 << 20
 #: Bytes of a request that are read at once: sooner than handing them to a thread.
 _SMALL_BODY = 1 << 14
 #: The same bytes ask for the same: training scripts ask for what they asked for last time.
@@ -135,9 +142,26 @@ async def get_manifest(request: web.Request) -> web.Response:
             "dataset_name": dataset.dataset_name,
             "config": json.loads(dataset.config),
             "state": dataset.state,
+            "features": await asyncio.to_thread(_features, request.app[BUILDS].work_folder(dataset.dataset_id)),
             "shards": shards,
         }
     )
+
+
+def _features(work: Path) -> Any:
+    """The ``features.json`` of a build, which most handlers write before their first shard; None if there is none.
+
+    The handler may be at work there, so no link is followed.
+    """
+    try:
+        with os.fdopen(open_below(work.parent, f"{work.name}/dataset/features.json"), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            content = file.read(_LARGEST_FEATURES + 1)
+        features = loads_foreign(content, "features that are no JSON")
+    except (OSError, HandlerFaultError):
+        return None
+    return features if isinstance(features, dict) else None
 
 
 async def list_handlers(request: web.Request) -> web.Response:

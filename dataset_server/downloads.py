@@ -20,6 +20,7 @@ from aiohttp import web
 from .api import AUDIT, BUILDS, dataset_of, id_of
 from .auth import CLIENT
 from .cache import Cache
+from .durable import open_below
 from .errors import (
     EvictedError,
     NotFoundError,
@@ -173,7 +174,7 @@ def _open(piece: Piece, part: range) -> IO[bytes]:
     a handler puts in the place of a shard leads nowhere.
     """
     try:
-        descriptor = _open_below(piece.folder, piece.path)
+        descriptor = open_below(piece.folder, piece.path)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
             raise FileNotFoundError(piece.path) from error
@@ -184,20 +185,6 @@ def _open(piece: Piece, part: range) -> IO[bytes]:
         raise FileNotFoundError(piece.path)
     _read_ahead(descriptor, piece.offset + part.start, min(_TURN, len(part)))
     return FileIO(descriptor)
-
-
-def _open_below(folder: Path, path: str) -> int:
-    """Open a file without following any link below ``folder``, and without waiting for who writes to a pipe."""
-    *folders, name = path.split("/")
-    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in folders:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-            os.close(parent)
-            parent = below
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-    finally:
-        os.close(parent)
 
 
 def _read_ahead(descriptor: int, position: int, size: int) -> None:

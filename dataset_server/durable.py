@@ -76,6 +76,22 @@ def read_bounded(path: Path, limit: int) -> bytes:
     return content
 
 
+def open_below(folder: Path, path: str) -> int:
+    """Open a file without following any link below ``folder``, and without waiting for who writes to a pipe; raises
+    `OSError` (ELOOP, ENOTDIR, ENXIO) for those.
+    """
+    *folders, name = path.split("/")
+    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            os.close(parent)
+            parent = below
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
 def open_regular(path: Path) -> FileIO:
     """Open a file that a handler may have made, to be read; raises as `read_bounded` does, and other `OSError`."""
     try:

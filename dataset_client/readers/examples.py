@@ -96,7 +96,7 @@ class BatchReader:
         batch = {}
         for name, feature in features.items():
             column = [value[name] for value in values]
-            batch[name] = _fill(whole[name], column) if name in whole else _stack(column, feature)
+            batch[name] = _fill(whole[name], column) if name in whole else stack(column, feature)
         return batch
 
     def _transformed(self, numbers: list[int], epoch: int, transform: Transform) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class BatchReader:
             transform(self.examples.read(number), np.random.default_rng([self.seed, epoch, number]))
             for number in numbers
         ]
-        return {name: _stack([value[name] for value in values], features.get(name)) for name in values[0]}
+        return {name: stack([value[name] for value in values], features.get(name)) for name in values[0]}
 
 
 def _fill(whole: "np.ndarray[Any, Any]", images: list[Any]) -> Any:
@@ -120,7 +120,7 @@ def _fill(whole: "np.ndarray[Any, Any]", images: list[Any]) -> Any:
     return whole
 
 
-def _stack(column: list[Any], feature: Feature | None) -> Any:
+def stack(column: list[Any], feature: Feature | None) -> Any:
     """Values of one name as an array, or as the list that they are if they have no common shape, or need not have."""
     import numpy as np
 

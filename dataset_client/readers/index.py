@@ -47,6 +47,12 @@ class RecordIndex:
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self._shards, self._check_crc, self._max_open)
 
+    def open(self) -> None:
+        """Open the files now, as many as are kept open: who has them open may read on when they lose their names."""
+        for shard in range(min(len(self._shards), self._max_open)):
+            with self._opened(shard):
+                pass
+
     def read(self, number: int) -> tuple[Path, int, bytes]:
         """File, offset and data of record ``number`` in [0, len); raises `IntegrityError` with file and offset."""
         shard = bisect_right(self._starts, number) - 1

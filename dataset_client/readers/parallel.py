@@ -1,5 +1,7 @@
 """A function over many items in threads, results in order."""
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,4 +35,44 @@ def in_order(
             yield result
             del result  # not held while the next one is waited for
     finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def as_they_come(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, prefetch: int, stop: threading.Event
+) -> Generator[Result, None, None]:
+    """As `in_order`, for items that are long in coming: what is ready is handed out while the next one is waited for.
+
+    ``workers`` and ``prefetch`` are at least 1. ``stop`` is set at the end; ``items`` should end soon after, in the
+    thread in which they are waited for.
+    """
+    ready: queue.Queue[Future[Result] | None] = queue.Queue(prefetch)
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="dataset-reader")
+
+    def put(future: "Future[Result] | None") -> None:
+        while not stop.is_set():
+            try:
+                ready.put(future, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def feed() -> None:
+        try:
+            for item in items:
+                if stop.is_set():
+                    return
+                put(threads.submit(function, item))
+            put(None)
+        except BaseException as error:  # whatever it is, it comes out at its place
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            put(failed)
+
+    threading.Thread(target=feed, name="dataset-feeder", daemon=True).start()
+    try:
+        while (future := ready.get()) is not None:
+            yield future.result()
+    finally:
+        stop.set()
         threads.shutdown(wait=False, cancel_futures=True)

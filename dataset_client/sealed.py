@@ -1,0 +1,104 @@
+"""Shards of a dataset that is being made: each is fetched as soon as it is sealed, and kept by its sha256.
+
+::
+
+    <cache_dir>/shards/<sha256>     a shard that was fetched before its dataset was ready; its dataset has a link to it
+
+They go after a day: who reads one while its dataset is installed need not care. Of several processes that want one, one
+fetches it (`claim`).
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset_client.backoff import random_jitter
+from dataset_client.cache import Cache
+from dataset_client.claim import Holder, Work, try_claim
+from dataset_client.concurrency import StoppedError, in_thread
+from dataset_client.contents import Wanted
+from dataset_client.errors import ProtocolError
+from dataset_client.manifest import SAFE_NAME
+from dataset_client.plan import cut
+from dataset_client.settings import Settings
+from dataset_client.transfer import Pace, Source, Transfer
+from dataset_client.workfile import WorkFile
+from dataset_client.workspace import cache_errors, fsync_directory
+
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class SealedShard:
+    """What a ``shard`` event says: where ``bytes`` bytes with this ``sha256`` (hex) are, which hold ``examples``."""
+
+    file: str
+    split: str
+    examples: int
+    bytes: int
+    sha256: str
+    url: str
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "SealedShard":
+        """Read the data of the event; raises `ProtocolError`. The strictness is for safety too: names become paths."""
+        try:
+            shard = cls(**{name: data[name] for name in cls.__dataclass_fields__})
+        except KeyError as error:
+            raise ProtocolError(f"the server tells of a shard without {error}") from error
+        numbers = (shard.examples, shard.bytes)
+        is_sound = all(type(number) is int and number >= 0 for number in numbers)
+        is_sound &= all(isinstance(text, str) for text in (shard.file, shard.split, shard.sha256, shard.url))
+        if not is_sound or not SAFE_NAME.fullmatch(shard.file) or len(shard.sha256) != 64 or not shard.sha256.isalnum():
+            raise ProtocolError(f"the server tells of a shard that is none: {str(data)[:200]}")
+        return shard
+
+
+async def fetch_shard(settings: Settings, cache: Cache, shard: SealedShard, pace: Pace) -> Path:
+    """A sealed shard in the cache, fetched into it if need be.
+
+    Raises `IntegrityError`, `RevisionReplacedError` where it is not there any more, `CacheError`, or what ended the
+    last attempt.
+    """
+    target = cache.shards / shard.sha256
+    while True:
+        if await asyncio.to_thread(_is_whole, target, shard.bytes):
+            return target
+        claimed = await asyncio.to_thread(try_claim, cache.downloads, cache.scratch, f"shard-{shard.sha256}")
+        if isinstance(claimed, Holder):
+            await asyncio.sleep(_POLL_S * (0.1 + 0.9 * random_jitter()))
+            continue
+        try:
+            await _fetch(settings, claimed, shard, target, pace)
+        except BaseException:
+            claimed.give_up()
+            raise
+        claimed.discard()
+        return target
+
+
+async def _fetch(settings: Settings, work: Work, shard: SealedShard, target: Path, pace: Pace) -> None:
+    wanted = Wanted(shard.file, shard.bytes, shard.sha256, crc32=0, at=0)
+    file = WorkFile(wanted, work.files / shard.file, work.journals / shard.file)
+    source = Source(shard.url, shard.bytes, shard.sha256)
+    transfer = Transfer(settings, source, {shard.file: file}, pace, lambda here: work.progress(here, shard.bytes))
+    work.begin(on_loss=lambda: transfer.fail(StoppedError()))
+
+    def run(_: threading.Event) -> None:
+        transfer.run(cut([(wanted, file.missing())], pace.piece))
+        with cache_errors(target):
+            (work.files / shard.file).replace(target)
+            fsync_directory(target.parent)
+
+    await in_thread(run, interrupt=lambda: transfer.fail(StoppedError()))
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether a shard is there: under its name it is, once it was verified."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == size
+    return False
