@@ -136,6 +136,15 @@ def test_what_is_read_fits(server, made):
         check(server.get(file, headers={"Range": "bytes=99999999-"}), place, 416)
         check(server.get(file, headers={"If-None-Match": tag}), place, 304)
         check(server.get(file, headers={"If-Match": '"other"'}), place, 412)
+    topic = f"topic={made['topic'].replace('+', '%2B')}"
+    said = check(server.get(f"events?{topic}"), "/api/v1/events", 200).json()["messages"]
+    assert said[0]["kind"] == "subscribed"
+    lasting = [event for event in made["events"] if event["kind"] != "progress"]
+    assert [event for event in said[1:] if event["kind"] != "progress"] == lasting, "what the socket said"
+    last = made["events"][-1]["number"]
+    assert len(check(server.get(f"events?{topic}&after={last}"), "/api/v1/events", 200).json()["messages"]) == 1
+    for query in ("", "topic=x", f"{topic}&wait=51", f"{topic}&wait=1.5", f"{topic}&wait=1&wait=2", "wait=1"):
+        check(server.get(f"events?{query}"), "/api/v1/events", 400)
     check(server.get("handlers"), "/api/v1/handlers", 200)
     check(server.get("handlers/tones/1.0"), "/api/v1/handlers/{name}/{version}", 200)
     check(server.get("audit?action=request"), "/api/v1/audit", 200)

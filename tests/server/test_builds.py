@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from dataset_server.errors import EnvironmentFailedError, HandlerFaultError
 from dataset_server.hub import Hub
 from dataset_server.making import _claim_folder, _refuse_other_size
-from dataset_server.notifications import _send
+from dataset_server.notifications import _send, news_of
 from dataset_server.store import Lease, NewArchive, insist
 from dataset_server.store import database as database_module
 from tests.server.builds_support import ID, WANTED, Scene
@@ -412,6 +412,24 @@ async def test_a_socket_looks_for_news_by_itself(monkeypatch):
     assert sent == ["ready"]
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_who_can_open_no_socket_waits_for_news(scene):
+    """And of what there is already is told at once."""
+    waiting = asyncio.create_task(news_of(scene.datasets, scene.hub, {ID: 0}, 50))
+    while ID not in scene.hub._listeners:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await asked(scene)
+    scene.hub.wake([ID])
+    subscribed, event = await asyncio.wait_for(waiting, 60)
+    assert (subscribed["kind"], subscribed["attempt"]) == ("subscribed", 1)
+    assert (event["kind"], event["number"]) == ("state", 1)
+    assert await news_of(scene.datasets, scene.hub, {ID: 0}, 50) == [subscribed, event]
+    assert await news_of(scene.datasets, scene.hub, {ID: 1}, 0) == [subscribed]
+    assert scene.hub._listeners == {}
+    await scene.hub.all_told()
 
 
 async def test_who_stops_can_wait_until_all_is_told():
