@@ -5,6 +5,7 @@ python -m tests.proofs intrusion [--cases 10000] [--report FILE.md]
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from tests.proofs import faults, intrusion, kills
 from tests.proofs.case import Outcome, run_cases, write_report
+from tests.proofs.scene import remove_shared
 
 
 def main() -> int:
@@ -26,14 +28,14 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="intrusion: cases of Schemathesis (10000)")
     parser.add_argument("--report", type=Path, metavar="FILE.md", help="write the report there")
     options = parser.parse_args()
+    if options.report and options.only:
+        parser.error("a report is of all cases: --report and --only do not go together")
     if options.what == "faults":
-        outcomes = run_faults(options)
-        title, command = "Faults", f"python -m tests.proofs faults --points {options.points}"
+        title, outcomes = "Faults", run_faults(options)
     else:
-        outcomes = intrusion.run_all(options.cases)
-        title, command = "Attempts to get in or out", f"python -m tests.proofs intrusion --cases {options.cases}"
+        title, outcomes = "Attempts to get in or out", intrusion.run_all(options.cases)
     if options.report:
-        write_report(title, command, outcomes, options.report)
+        write_report(title, f"python -m tests.proofs {shlex.join(sys.argv[1:])}", outcomes, options.report)
     failed = sum(outcome.result == "failed" for outcome in outcomes)
     print(f"{sum(outcome.cases for outcome in outcomes)} cases, {failed or 'none'} failed")
     return 1 if failed or not outcomes else 0
@@ -44,7 +46,10 @@ def run_faults(options: argparse.Namespace) -> list[Outcome]:
     cases = [*kills.cases(options.points), *faults.cases(options.cuts)]
     cases = [case for case in cases if options.only in f"{case.group}: {case.name}"]
     scratch = Path(tempfile.mkdtemp(prefix="proof-"))
-    outcomes = run_cases(cases, scratch, options.jobs)
+    try:
+        outcomes = run_cases(cases, scratch, options.jobs)
+    finally:
+        remove_shared()
     if any(outcome.result == "failed" for outcome in outcomes):
         print(f"what they left is in {scratch}")
     else:
