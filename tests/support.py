@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -155,18 +156,18 @@ def git(*arguments: str, cwd: Path) -> str:
 
 
 def processes_mentioning(text: str) -> list[str]:
-    """Command lines of living processes that mention ``text``."""
-    found = []
+    """Living processes that mention ``text``, as "PID COMMAND-LINE"."""
+    return [f"{process} {line}" for process, line in living_processes() if text in line]
+
+
+def living_processes() -> Iterator[tuple[str, str]]:
+    """Process id and command line of each process that is no zombie."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
+            with contextlib.suppress(OSError):
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            except OSError:
-                continue
-            if text in line and state != "Z":
-                found.append(f"{entry.name} {line}")
-    return found
+                if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                    yield entry.name, line
 
 
 def wait_until(condition, timeout: float = 20) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import trustme
 from aiohttp import web
 from client_archives import make_archive
-from client_server import DatasetServer, answer_with, cut, cut_in_headers, everything, problem, stall, wrong_bytes
+from client_server import DatasetServer, answer_with, bare, cut, cut_in_headers, everything, problem, stall, wrong_bytes
 
 from dataset_client import errors
 from dataset_client.download import continues_at
@@ -46,6 +46,14 @@ async def test_an_answer_that_ends_in_its_headers_is_asked_for_again(server, top
     server.archive_script.extend([cut(1000), cut_in_headers(206, sent)])
     assert (await obtain(request_, settings, reporter)).path.is_dir()
     assert server.gets == [None, "bytes=1000-", "bytes=1000-"]
+
+
+@pytest.mark.parametrize("coding", ["chunked", "Chunked"])
+async def test_a_refusal_in_chunks_is_whole(server, settings, request_, reporter, coding):
+    server.post_script.append(bare(f"HTTP/1.1 403 No\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n".encode()))
+    with pytest.raises(errors.UnauthorizedError):
+        await obtain(request_, settings, reporter)
+    assert len(server.posts) == 1
 
 
 async def test_many_cuts_are_survived_as_long_as_each_gets_further(server, ready, settings, request_, reporter):

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from dataset_client import request_dataset
 from dataset_client.protocol import canonical_json
-from tests.support import PLUGINS, Server, connect, wait_until
+from tests.support import PLUGINS, Server, connect, living_processes, wait_until
 
 VERSION = "1.0"
 
@@ -192,16 +192,11 @@ def reasons(server: Server) -> list[str]:
 def processes_of(folder: Path) -> list[str]:
     """Living processes that have something of ``folder`` on their command line, or work below it."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                place = os.readlink(entry / "cwd")
-                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            except OSError:
-                continue
-            if state != "Z" and (f"{folder}/" in line or f"{place}/".startswith(f"{folder}/")):
-                found.append(f"{entry.name} {line}")
+    for process, line in living_processes():
+        with suppress(OSError):
+            place = os.readlink(f"/proc/{process}/cwd")
+            if f"{folder}/" in line or f"{place}/".startswith(f"{folder}/"):
+                found.append(f"{process} {line}")
     return found
 
 
