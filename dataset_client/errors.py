@@ -96,12 +96,6 @@ class ServerAwayError(ServerUnreachableError):
     """
 
 
-class SocketsBlockedError(ServerUnreachableError):
-    """Something between client and server, a proxy most likely, lets no WebSocket through: then the server is polled.
-    Never reaches the user.
-    """
-
-
 class ServerBusyError(DatasetClientError):
     """The server says 429 or 503, again and again; ``status`` is which."""
 

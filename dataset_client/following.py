@@ -11,9 +11,9 @@ from dataset_client.errors import (
     DatasetClientError,
     ServerBusyError,
     ServerError,
-    SocketsBlockedError,
 )
 from dataset_client.history import SUBSCRIBED, History, HistoryLostError
+from dataset_client.problems import SocketsBlockedError
 from dataset_client.protocol import Event
 from dataset_client.settings import Settings
 

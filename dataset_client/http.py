@@ -191,7 +191,8 @@ def _require_framing(response: requests.Response) -> None:
     `http.client` accepts what there is of them. Raises `ServerUnreachableError`.
     """
     headers = response.headers
-    is_whole = headers.get("Content-Length", "").isdecimal() or headers.get("Transfer-Encoding") == "chunked"
+    is_chunked = headers.get("Transfer-Encoding", "").lower() == "chunked"
+    is_whole = is_chunked or headers.get("Content-Length", "").isdecimal()
     is_whole &= response.status_code != 206 or "Content-Range" in headers
     is_whole &= len(headers.get("X-Content-SHA256", "-" * 64)) == 64
     if not is_whole:

@@ -13,8 +13,8 @@ from websockets.exceptions import (
     WebSocketException,
 )
 
-from dataset_client.errors import HANDSHAKE_CUT, ProtocolError, ServerAwayError, SocketsBlockedError
-from dataset_client.problems import error_of_handshake
+from dataset_client.errors import HANDSHAKE_CUT, ProtocolError, ServerAwayError
+from dataset_client.problems import SocketsBlockedError, error_of_handshake
 from dataset_client.protocol import Event
 from dataset_client.settings import Settings
 

@@ -16,7 +16,7 @@ from dataset_client.errors import (
     ProtocolError,
     ServerBusyError,
     ServerError,
-    SocketsBlockedError,
+    ServerUnreachableError,
     UnauthorizedError,
     UnknownDatasetError,
     UnknownVersionError,
@@ -24,6 +24,12 @@ from dataset_client.errors import (
 from dataset_client.protocol import Event
 
 _BUSY = (429, 503)
+
+
+class SocketsBlockedError(ServerUnreachableError):
+    """Something between client and server, a proxy most likely, lets no WebSocket through: then the server is polled.
+    Never reaches the user.
+    """
 
 
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *, url: str) -> DatasetClientError:

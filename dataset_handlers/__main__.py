@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .contract import HANDLER_API
-from .errors import ConfigRefusedError, HandlerError, RequestError
+from .errors import ConfigRefusedError, HandlerError, RequestError, as_fault
 from .registry import installed
 
 Emit = Callable[[dict[str, Any]], None]
@@ -176,7 +176,7 @@ def run_protocol(command: Callable[[dict[str, Any], Emit], None], load: Callable
             return 130
         except BaseException as error:  # the boundary: whatever a handler raises, also SystemExit, becomes its fault
             traceback.print_exc()
-            emit({"event": "error", "code": "handler_failed", "message": f"{type(error).__name__}: {error}"})
+            emit({"event": "error", **as_fault(error).to_json()})
             return 1
     return 0
 

@@ -15,6 +15,7 @@
     └── WorkerDiedError         worker_died            a worker process ended without a word
 """
 
+import errno
 from typing import Any
 
 
@@ -92,3 +93,19 @@ class WorkerDiedError(HandlerError):
     """A worker process ended without reporting a result."""
 
     code = "worker_died"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether there was no space left on a disk, or in a quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def as_fault(error: BaseException, where: str = "") -> HandlerError:
+    """What an exception of a handler's code means to who asked: itself if it is a fault, a full disk, or a fault of the
+    handler's, whose message says ``where``.
+    """
+    if isinstance(error, HandlerError):
+        return error
+    if is_disk_full(error):
+        return DiskFullError("no space left on the disk; free some and ask again")
+    return HandlerError(f"{where}{type(error).__name__}: {error}")

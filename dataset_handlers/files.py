@@ -4,7 +4,6 @@ And which files of others can be read at all.
 """
 
 import contextlib
-import errno
 import json
 import os
 import stat
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import DiskFullError
+from .errors import DiskFullError, is_disk_full
 
 
 @contextlib.contextmanager
@@ -31,7 +30,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         finally:
             os.close(folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DiskFullError(f"no space left on the disk of {path.parent}; free some and ask again") from error
         raise
     finally:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from .errors import ConfigRefusedError, HandlerError, WorkerDiedError
+from .errors import ConfigRefusedError, HandlerError, WorkerDiedError, as_fault
 from .plan import PlannedShard
 from .sample_handler import SampleHandler
 from .shards import SealedShard, WorkFolder
@@ -66,13 +66,9 @@ def _work(handler: SampleHandler, work: WorkFolder, channel: Connection, parent:
     while (shard := channel.recv()) is not None:
         try:
             record = handler.make_shard(work, shard, count)
-        except HandlerError as error:
-            traceback.print_exc()
-            channel.send(("error", error.to_json()))
-            return
         except Exception as error:  # the boundary: whatever a handler raises becomes its fault
             traceback.print_exc()
-            channel.send(("error", {"code": "handler_failed", "message": f"{type(error).__name__}: {error}"}))
+            channel.send(("error", as_fault(error).to_json()))
             return
         channel.send(("progress", (done, bad)))
         done, bad, reported = 0, 0, time.monotonic()

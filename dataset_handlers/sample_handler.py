@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .config import HandlerConfig, check_config, describe_options
 from .contract import DatasetHandler
 from .environment import describe_environment
-from .errors import BadSampleError, HandlerError, RawDataError
+from .errors import BadSampleError, HandlerError, RawDataError, as_fault
 from .features import Feature, features_json, serialize
 from .images import read_raw
 from .plan import (
@@ -203,7 +203,7 @@ class SampleHandler(DatasetHandler):
                 except HandlerError:
                     raise
                 except Exception as error:
-                    raise HandlerError(f"sample '{sample.key}': {type(error).__name__}: {error}") from error
+                    raise as_fault(error, f"sample '{sample.key}': ") from error
                 writer.close_sample(sample.key, mark, self._counted, self.take_read_files())
                 done(True)
 

@@ -190,15 +190,15 @@ class Observer:
 class _Look:
     """A look at a disk, which sets ``gauges``; by one thread at a time, since a network disk may never answer."""
 
-    def __init__(self, look: Callable[[], None], *gauges: Gauge) -> None:
-        self._look = look
+    def __init__(self, measure: Callable[[], None], *gauges: Gauge) -> None:
+        self._measure = measure
         self._gauges = gauges
         self._looking: asyncio.Future[None] | None = None
 
     async def take(self) -> None:
         looking = self._looking
         if looking is None or looking.done():
-            looking = self._looking = look(self._look)
+            looking = self._looking = look(self._measure)
         await asyncio.wait({looking}, timeout=_LOOK_SECONDS)
         if not looking.done():
             for gauge in self._gauges:

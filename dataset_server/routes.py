@@ -247,10 +247,14 @@ TABLE: tuple[Route, ...] = (
 ROUTES = tuple(route.register() for route in TABLE)
 
 _ROLES = {(route.method, route.path): route.role for route in TABLE}
+#: Open to everybody, also to be told which methods there are.
+_PUBLIC = {route.path for route in TABLE if route.role is None}
 
 
 def needed_role(request: web.Request) -> RoleName | None:
     """The role a request needs; None if everybody may. What leads nowhere needs ``read``, to learn even that."""
+    if request.path in _PUBLIC:
+        return None
     resource = request.match_info.route.resource
     method = "GET" if request.method == "HEAD" else request.method
     return _ROLES.get((method, resource.canonical), "read") if resource else "read"

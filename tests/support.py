@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -82,18 +83,16 @@ class Server:
         self.log.close()
 
     def check_events(self) -> None:
-        """Numbers rise without a double, and each attempt that has ended ended once, with its last event."""
+        """Nothing that was said on a topic is lost, and each attempt that has ended says so once, in its last event."""
         with contextlib.closing(sqlite3.connect(self.data_dir / "server.db")) as database:
-            topics = dict(database.execute("SELECT topic_id, attempt FROM topics WHERE state IN ('ready', 'failed')"))
-            rows = list(database.execute("SELECT topic_id, attempt, kind FROM events ORDER BY topic_id, number"))
-        said: dict[tuple[str, int], list[str]] = {}
-        for topic_id, attempt, kind in rows:
-            said.setdefault((topic_id, attempt), []).append(kind)
-        for (topic_id, attempt), kinds in said.items():
-            ends = [kind for kind in kinds if kind in ("ready", "failed", "cancelled")]
-            assert len(ends) <= 1, (topic_id, attempt, kinds)
-            assert not ends or kinds[-1] == ends[0], (topic_id, attempt, kinds)
-            assert ends or topics.get(topic_id) != attempt, (topic_id, attempt, kinds)
+            topics = list(database.execute("SELECT topic_id, state, attempt, last_number FROM topics"))
+            rows = list(database.execute("SELECT topic_id, number, attempt, kind FROM events ORDER BY number"))
+        said: dict[str, list[tuple[int, int, str]]] = {}
+        for topic_id, *event in rows:
+            said.setdefault(topic_id, []).append(tuple(event))
+        assert said.keys() <= {topic[0] for topic in topics}, "events of no topic"
+        for topic_id, state, attempt, last_number in topics:
+            assert not (faults := event_faults(said.get(topic_id, []), state, attempt, last_number)), (topic_id, faults)
 
     def post(self, name: str, config: dict, version: str = VERSION, **more) -> requests.Response:
         body = {"dataset_name": name, "handler_version": version, "dataset_config": config, **more}
@@ -124,6 +123,32 @@ class Server:
         return {"kind": last["kind"], **last["data"]}
 
 
+def event_faults(said: list[tuple[int, int, str]], state: str, attempt: int, last_number: int) -> list[str]:
+    """What is wrong with a topic's events: (number, attempt, kind), by number; its row is at ``attempt``.
+
+    Of earlier attempts only their ends are kept, and of what is said of progress the latest.
+    """
+    faults = []
+    if not said or said[-1][0] != last_number:
+        faults.append(f"the last event is not number {last_number}")
+    for each in range(1, attempt + 1):
+        events = [(number, kind) for number, at, kind in said if at == each]
+        ends = [kind in ("ready", "failed", "cancelled") for _, kind in events]
+        if each < attempt or state in ("ready", "failed", "cancelled", "evicted"):
+            if sum(ends) != 1 or not ends[-1]:
+                faults.append(f"attempt {each} does not end once, with its last event")
+        elif any(ends):
+            faults.append(f"attempt {each} has not ended, but says so")
+        if each == attempt and state != "evicted":
+            latest = max((place for place, (_, kind) in enumerate(events) if kind == "progress"), default=0)
+            numbers = [number for number, _ in events[latest:]]
+            if numbers != list(range(last_number - len(numbers) + 1, last_number + 1)):
+                faults.append(f"events are missing between {numbers}")
+    if [at for _, at, _ in said] != sorted(at for _, at, _ in said) or any(at > attempt for _, at, _ in said):
+        faults.append("attempts are mixed up")
+    return [f"{fault}: {said}" for fault in faults]
+
+
 def git(*arguments: str, cwd: Path) -> str:
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
     run = subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True)
@@ -131,18 +156,18 @@ def git(*arguments: str, cwd: Path) -> str:
 
 
 def processes_mentioning(text: str) -> list[str]:
-    """Command lines of living processes that mention ``text``."""
-    found = []
+    """Living processes that mention ``text``, as "PID COMMAND-LINE"."""
+    return [f"{process} {line}" for process, line in living_processes() if text in line]
+
+
+def living_processes() -> Iterator[tuple[str, str]]:
+    """Process id and command line of each process that is no zombie."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
+            with contextlib.suppress(OSError):
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            except OSError:
-                continue
-            if text in line and state != "Z":
-                found.append(f"{entry.name} {line}")
-    return found
+                if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                    yield entry.name, line
 
 
 def wait_until(condition, timeout: float = 20) -> bool:

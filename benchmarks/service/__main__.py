@@ -33,18 +33,20 @@ def main() -> None:
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     file = options.results / "service.json"
-    known = json.loads(file.read_text())["parts"] if file.is_file() else {}
+    before = json.loads(file.read_text()) if file.is_file() else {"parts": {}}
+    known = before["parts"]
+    machines = before["machines"] if "machines" in before else dict.fromkeys(known, before["machine"])
     for part in options.parts:
         _, run, report = PARTS[part]
         with tempfile.TemporaryDirectory() as folder:
             known[part] = run(Path(folder))
+        machines[part] = machine.describe(sys.executable, None)
         print("\n".join(report(known[part])), flush=True)
-    described = machine.describe(sys.executable, None)
-    file.write_text(json.dumps({"machine": described, "parts": known}, indent=1) + "\n")
-    lines = ["# The server under load", "", "`python -m benchmarks.service`", "", machine.sentence(described)]
+    file.write_text(json.dumps({"machines": machines, "parts": known}, indent=1) + "\n")
+    lines = ["# The server under load", "", "`python -m benchmarks.service`"]
     for part, (title, _, report) in PARTS.items():
         if part in known:
-            lines += ["", f"## {title}", "", *report(known[part])]
+            lines += ["", f"## {title}", "", *report(known[part]), "", machine.sentence(machines[part])]
     (options.results / "service.md").write_text("\n".join(lines) + "\n")
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support import PLUGINS, Server
@@ -21,6 +23,16 @@ def make_server(folder: Path, **settings) -> Server:
         handlers=plugins,
         settings=settings,
     )
+
+
+@contextmanager
+def serving(folder: Path, **settings) -> Iterator[Server]:
+    """Such a server, while the context lasts."""
+    server = make_server(folder, **settings).start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def request_bytes(path: str, body: dict, port: int) -> bytes:

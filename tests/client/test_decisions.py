@@ -11,7 +11,7 @@ import pytest
 
 from dataset_client import errors
 from dataset_client.backoff import Retries, RetryPolicy
-from dataset_client.problems import error_from_response, error_of_handshake, parse_retry_after
+from dataset_client.problems import SocketsBlockedError, error_from_response, error_of_handshake, parse_retry_after
 from dataset_client.progress import BarReporter, LineReporter, SilentReporter, make_reporter, short_labels
 from dataset_client.protocol import Event
 from dataset_client.settings import DEFAULT_SERVER_URL, resolve_settings
@@ -269,10 +269,10 @@ def test_a_notebook_without_ipywidgets_gets_bars_of_text():
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (404, b"<html>", errors.SocketsBlockedError),
-        (426, b"", errors.SocketsBlockedError),
-        (200, b"hello", errors.SocketsBlockedError),
-        (400, b'{"code": "malformed_request", "detail": "No WebSocket UPGRADE hdr: None"}', errors.SocketsBlockedError),
+        (404, b"<html>", SocketsBlockedError),
+        (426, b"", SocketsBlockedError),
+        (200, b"hello", SocketsBlockedError),
+        (400, b'{"code": "malformed_request", "detail": "No WebSocket UPGRADE hdr: None"}', SocketsBlockedError),
         (400, b'{"code": "malformed_request", "detail": "no topic"}', errors.InvalidRequestError),
         (401, b"", errors.UnauthorizedError),
         (403, b'{"code": "forbidden"}', errors.UnauthorizedError),

@@ -15,6 +15,7 @@ from client_archives import TestArchive, make_archive, make_files, record, zip_f
 from client_server import (
     DatasetServer,
     answer_with,
+    bare,
     cut,
     cut_in_headers,
     everything,
@@ -100,6 +101,14 @@ async def test_an_answer_that_ends_in_its_headers_is_asked_for_again(server, rea
     await get()
     assert server.gets[0] == server.gets[1]
     assert server.gets[3] == server.gets[4]
+
+
+@pytest.mark.parametrize("coding", ["chunked", "Chunked"])
+async def test_a_refusal_in_chunks_is_whole(server, settings, request_, reporter, coding):
+    server.post_script.append(bare(f"HTTP/1.1 403 No\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n".encode()))
+    with pytest.raises(errors.UnauthorizedError):
+        await obtain(request_, settings, reporter)
+    assert len(server.posts) == 1
 
 
 async def test_many_cuts_are_survived_as_long_as_each_gets_further(server, ready, settings, get):

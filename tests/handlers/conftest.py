@@ -41,7 +41,7 @@ def plugin_python(tmp_path_factory):
     about = packages / "third_party-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
-    names = ("Loud", "Slow", "Deadly", "Rotten", "Whole", "Number")
+    names = ("Loud", "Slow", "Deadly", "Rotten", "Full", "Whole", "Number")
     lines = [f"{name.lower()} = third_party:{name}" for name in names]
     lines += ["absent = third_party:Absent", "helper = third_party:numbers"]
     (about / "entry_points.txt").write_text("\n".join(["[dataset_handlers]", *lines, ""]))

@@ -144,6 +144,12 @@ def test_exactly_as_many_bad_samples_as_allowed_pass(tmp_path, raw_root, plugin_
     assert outcome.last["quarantined"] == 29
 
 
+def test_a_disk_that_is_full_for_a_sample_is_full(tmp_path, raw_root, plugin_python):
+    """It is not the handler's fault: the server waits for space, and goes on."""
+    outcome = plan_and_build(tmp_path, plugin_python, dataset="full", config={"count": 9}, raw_root=raw_root, workers=2)
+    fails(outcome, "disk_full", "no space left")
+
+
 def test_what_a_handler_prints_is_no_event(tmp_path, raw_root, plugin_python):
     outcome = plan_and_build(
         tmp_path, plugin_python, dataset="loud", config={"count": 20}, raw_root=raw_root, workers=2, plan_here=False
@@ -203,10 +209,11 @@ def test_a_full_contract_handler(tmp_path, raw_root, plugin_python):
         ("no example", "shard_corrupt", "not a tf.train.Example"),
         ("raise", "handler_failed", "ValueError: its own mistake"),
         ("exit", "handler_failed", "SystemExit"),
+        ("full", "disk_full", "no space left"),
     ],
 )
 def test_a_full_contract_handler_that_fails(tmp_path, raw_root, plugin_python, fault, code, word):
-    if fault in ("raise", "exit", "damaged"):  # the process must survive these; for the others the exception will do
+    if fault in ("raise", "exit", "full", "damaged"):  # the process must survive these
         fails(whole(tmp_path, raw_root, plugin_python, fault=fault), code, word)
         assert not (tmp_path / "dataset" / "manifest.json").exists()
         return

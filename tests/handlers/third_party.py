@@ -105,6 +105,15 @@ class Rotten(Number):
             raise BadSampleError(f"{number} is rotten")
 
 
+class Full(Number):
+    """There is no space left at the special number."""
+
+    def prepare(self, number: int) -> None:
+        """Write where nothing can be written to."""
+        if number == self.special:
+            Path("/dev/full").write_bytes(b"a byte")
+
+
 class Whole(DatasetHandler):
     """The whole contract, without `SampleHandler`."""
 
@@ -126,6 +135,8 @@ class Whole(DatasetHandler):
         print("a full-contract handler prints too", flush=True)
         if self.fault == "raise":
             raise ValueError("its own mistake")
+        if self.fault == "full":
+            Path("/dev/full").write_bytes(b"a byte")
         if self.fault == "exit":
             sys.exit(0)
         if self.fault == "nothing":

@@ -6,6 +6,7 @@ python -m tests.proofs intrusion [--cases 10000] [--report FILE.md]
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tests.proofs import client, faults, intrusion, kills
 from tests.proofs.case import Case, Outcome, run_cases, write_report
+from tests.proofs.scene import remove_shared
 
 
 def main() -> int:
@@ -27,17 +29,18 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="intrusion: cases of Schemathesis (10000)")
     parser.add_argument("--report", type=Path, metavar="FILE.md", help="write the report there")
     options = parser.parse_args()
+    if options.report and options.only:
+        parser.error("a report is of all cases: --report and --only do not go together")
     if options.what == "faults":
+        title = "Faults"
         outcomes = run_faults([*kills.cases(options.points), *faults.cases(options.cuts)], options)
-        title, command = "Faults", f"python -m tests.proofs faults --points {options.points}"
     elif options.what == "client":
+        title = "A client that is killed"
         outcomes = run_faults([*client.cases(options.points)], options)
-        title, command = "A client that is killed", f"python -m tests.proofs client --points {options.points}"
     else:
-        outcomes = intrusion.run_all(options.cases)
-        title, command = "Attempts to get in or out", f"python -m tests.proofs intrusion --cases {options.cases}"
+        title, outcomes = "Attempts to get in or out", intrusion.run_all(options.cases)
     if options.report:
-        write_report(title, command, outcomes, options.report)
+        write_report(title, f"python -m tests.proofs {shlex.join(sys.argv[1:])}", outcomes, options.report)
     failed = sum(outcome.result == "failed" for outcome in outcomes)
     print(f"{sum(outcome.cases for outcome in outcomes)} cases, {failed or 'none'} failed")
     return 1 if failed or not outcomes else 0
@@ -47,7 +50,10 @@ def run_faults(cases: list[Case], options: argparse.Namespace) -> list[Outcome]:
     """The cases that are asked for; their folders stay if one of them failed."""
     cases = [case for case in cases if options.only in f"{case.group}: {case.name}"]
     scratch = Path(tempfile.mkdtemp(prefix="proof-"))
-    outcomes = run_cases(cases, scratch, options.jobs)
+    try:
+        outcomes = run_cases(cases, scratch, options.jobs)
+    finally:
+        remove_shared()
     if any(outcome.result == "failed" for outcome in outcomes):
         print(f"what they left is in {scratch}")
     else:

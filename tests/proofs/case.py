@@ -1,6 +1,7 @@
 """A proof is many small cases, each of which holds or says why not; the report counts them."""
 
 import json
+import shutil
 import sys
 import time
 import traceback
@@ -19,11 +20,14 @@ class NotHere(Exception):  # noqa: N818 - not an error: this machine lacks what 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is done to the system, and `run`, which raises if it does not hold."""
+    """One thing that is done to the system, and `run`, which raises if it does not hold.
+
+    ``run`` may return the group that it belongs to, where only that shows what it met.
+    """
 
     group: str
     name: str
-    run: Callable[[Path], None]
+    run: Callable[[Path], str | None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,10 @@ class Outcome:
 
 
 def run_cases(cases: Iterable[Case], scratch: Path, jobs: int) -> list[Outcome]:
-    """Run all cases, ``jobs`` at a time, each in a folder of its own below ``scratch``; tell how they go."""
+    """Run all cases, ``jobs`` at a time, each in a folder of its own below ``scratch``; tell how they go.
+
+    The folders of those that failed stay.
+    """
     waiting = list(enumerate(cases))
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(jobs) as pool:
@@ -59,15 +66,16 @@ def run_cases(cases: Iterable[Case], scratch: Path, jobs: int) -> list[Outcome]:
 
 def _run(case: Case, folder: Path) -> Outcome:
     folder.mkdir(parents=True)
-    start = time.monotonic()
+    start, group = time.monotonic(), case.group
     try:
-        case.run(folder)
+        group = case.run(folder) or group
         result, why = "passed", ""
+        shutil.rmtree(folder)
     except NotHere as lacking:
         result, why = "not run", str(lacking)
     except Exception:
         result, why = "failed", traceback.format_exc(limit=-4)
-    return Outcome(case.group, case.name, result, why, round(time.monotonic() - start, 1))
+    return Outcome(group, case.name, result, why, round(time.monotonic() - start, 1))
 
 
 def write_report(title: str, command: str, outcomes: list[Outcome], target: Path) -> None:

@@ -7,22 +7,38 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 from dataset_client.protocol import canonical_json, hash_dataset_name
 from tests.proofs.case import Case, NotHere
-from tests.proofs.proxy import Proxy
-from tests.proofs.scene import VERSION, ask, check_end, kill, listening, make_server, wait_for
+from tests.proofs.proxy import Cuts, Proxy, Where
+from tests.proofs.scene import (
+    VERSION,
+    WatchedServer,
+    ask,
+    check_end,
+    check_no_process,
+    ending,
+    kill,
+    listening,
+    make_server,
+    reading,
+    reasons,
+    running,
+    wait_for,
+)
 from tests.support import processes_mentioning, wait_until
 
 CONFIG = {"count": 24, "bytes_each": 200_000, "each": 0.1, "examples_per_shard": 3}
 TOPIC = hash_dataset_name("paced", VERSION, canonical_json(CONFIG))
 QUICK = {"retry_seconds": 0.2, "stall_timeout": 4.0}
+#: Where connections are cut, and the powers of ten between which the bytes lie that pass before.
+CUTS: dict[Where, tuple[float, float]] = {"header": (1, 2.2), "WebSocket": (0, 3.3), "body": (0, 6.6)}
 
 
 def cases(cuts: int) -> Iterator[Case]:
@@ -45,22 +61,24 @@ def cases(cuts: int) -> Iterator[Case]:
     for hours in (-48, 48):
         yield Case("clock", f"stepped by {hours} h", partial(clock, hours))
     for number in range(cuts):
-        yield Case("network", f"cut {number}", partial(cut_network, number))
+        where = list(CUTS)[number % len(CUTS)]
+        yield Case(f"network cut in a {where}", f"cut {number}", partial(cut_network, where, number))
     for number in range(4):
         yield Case("network", f"cut before and after the last event, {number}", partial(cut_last_event, number))
     for number in range(3):
         yield Case("two servers", f"start {number}", partial(second_server, number))
+        yield Case("two servers", f"at once after a kill, {number}", two_at_once)
 
 
 @contextmanager
 def building(folder: Path, clients: int = 2, state: str = "building", **settings):
     """A server with waiting clients whose dataset is in ``state``; its end is checked."""
-    server = make_server(folder, **QUICK, **settings).start()
-    with listening(server, TOPIC) as socket:
-        waiting = [ask(server, folder, CONFIG, number=number) for number in range(clients)]
-        wait_for(socket, lambda event: event["kind"] == "state" and event["data"]["state"] == state)
-        yield server, socket
-    check_end(server, waiting, CONFIG)
+    with running(make_server(folder, **QUICK, **settings)) as server:
+        with listening(server, TOPIC) as socket:
+            waiting = [ask(server, folder, CONFIG, number=number) for number in range(clients)]
+            wait_for(socket, lambda event: event["kind"] == "state" and event["data"]["state"] == state)
+            yield server, socket
+        check_end(server, waiting, CONFIG)
 
 
 def handlers_of(server) -> list[int]:
@@ -75,48 +93,45 @@ def worker(how: int, moment: float, folder: Path) -> None:
         wait_for(socket, lambda event: event["kind"] == "shard")
         time.sleep(moment)
         os.kill(handlers_of(server)[-1], how)
+    assert reasons(server), "no try failed"
 
 
 def out_of_memory(folder: Path) -> None:
     """Workers that want more memory than there is, once."""
     config = {"fault": "allocate", "times": 1}
-    server = make_server(folder, **QUICK, handler_memory=512 << 20).start()
-    with listening(server, hash_dataset_name("faulty", VERSION, canonical_json(config))) as socket:
-        client = ask(server, folder, config, name="faulty")
-        wait_for(socket, lambda event: event["kind"] == "state" and "memory" in event["data"].get("reason", ""))
-    check_end(server, [client], config, name="faulty")
+    with running(make_server(folder, **QUICK, handler_memory=512 << 20)) as server:
+        with listening(server, hash_dataset_name("faulty", VERSION, canonical_json(config))) as socket:
+            client = ask(server, folder, config, name="faulty")
+            wait_for(socket, lambda event: event["kind"] == "state" and "memory" in event["data"].get("reason", ""))
+        check_end(server, [client], config, name="faulty")
 
 
-def after_a_failure(server, folder: Path) -> None:
+def after_a_failure(server: WatchedServer, folder: Path) -> None:
     """Nothing that was started is left, and the next dataset is made."""
-    work = str(server.data_dir / "work")
-    assert wait_until(lambda: not processes_mentioning(work), 20), f"outlived it: {processes_mentioning(work)}"
-    ask(server, folder, CONFIG).dataset(240)
-    assert server.stop() == 0
-    mine = str(server.data_dir.parent)
-    assert wait_until(lambda: not processes_mentioning(mine), 20), f"still runs: {processes_mentioning(mine)}"
+    check_no_process(server.data_dir / "work")
+    check_end(server, [ask(server, folder, CONFIG)], CONFIG)
 
 
 def outlived(fault: str, folder: Path) -> None:
     """A handler forks, and goes; what it left behind goes too."""
-    server = make_server(folder, **QUICK).start()
-    failed = server.make("faulty", {"fault": fault}, VERSION)
-    assert failed["kind"] == "failed", failed
-    left = re.search(r"left child (\d+) behind", failed["message"])
-    assert (left is not None) == (fault != "orphan"), failed
-    if left:
-        assert wait_until(lambda: not Path("/proc", left[1]).exists(), 20), f"process {left[1]} is left"
-    after_a_failure(server, folder)
+    with running(make_server(folder, **QUICK)) as server:
+        failed = server.make("faulty", {"fault": fault}, VERSION)
+        assert failed["kind"] == "failed", failed
+        left = re.search(r"left child (\d+) behind", failed["message"])
+        assert (left is not None) == (fault != "orphan"), failed
+        if left:
+            assert wait_until(lambda: not Path("/proc", left[1]).exists(), 20), f"process {left[1]} is left"
+        after_a_failure(server, folder)
 
 
 def returned(attack: str, folder: Path) -> None:
     """A handler announces shards, and spoils them before it is done: nothing of that is published."""
-    server = make_server(folder, **QUICK).start()
-    failed = server.make("hostile", {"attack": attack}, "0.0.2")
-    assert failed["kind"] == "failed", failed
-    assert failed["code"] in ("shard_corrupt", "handler_protocol"), failed
-    assert not list((server.data_dir / "archives").iterdir()), "it was published"
-    after_a_failure(server, folder)
+    with running(make_server(folder, **QUICK)) as server:
+        failed = server.make("hostile", {"attack": attack}, "0.0.2")
+        assert failed["kind"] == "failed", failed
+        assert failed["code"] in ("shard_corrupt", "handler_protocol"), failed
+        assert not list((server.data_dir / "archives").iterdir()), "it was published"
+        after_a_failure(server, folder)
 
 
 def sealed_files(server) -> list[Path]:
@@ -164,7 +179,8 @@ def small_disk(folder: Path, size: str):
 
 def full_disk(folder: Path) -> None:
     """The disk fills up in the middle of a build, to its last byte, the database's too; later it has room again."""
-    with small_disk(folder / "data", "64m"), building(folder) as (server, _):
+    with small_disk(folder / "data", "64m"), building(folder) as (server, socket):
+        wait_for(socket, lambda event: event["kind"] == "shard")
         filling = server.data_dir / "other-peoples-data"
         with filling.open("wb") as file:
             try:
@@ -176,6 +192,7 @@ def full_disk(folder: Path) -> None:
         log = server.data_dir / "test-server.log"  # itself cut short by the full disk: what counts is what fails
         assert wait_until(lambda: not handlers_of(server), 60), log.read_text()[-2000:]
         filling.unlink()
+        wait_for(socket, lambda event: event["kind"] == "state" and "reason" in event["data"])
 
 
 def locked(server, seconds: float) -> None:
@@ -202,19 +219,33 @@ def read_only(server, seconds: float) -> None:
 
 
 def database_trouble(trouble: Callable, state: str, folder: Path) -> None:
-    """The database cannot be written to for longer than its time-out for locks... and then it can."""
+    """The database cannot be written to for longer than its time-out for locks and a lease last, and then it can."""
+    words, seconds = {
+        locked: ("database is locked", 35),
+        read_only: ("readonly database|disk I/O error", 5),
+    }[trouble]
     with building(folder, state=state) as (server, _):
-        trouble(server, 5)
+        trouble(server, seconds)
+    assert re.search(words, (server.data_dir / "test-server.log").read_text()), "the server met nothing of it"
+
+
+def start(server) -> str:
+    """Start a server; what it says if it does not, or nothing."""
+    try:
+        server.start()
+    except AssertionError as refused:
+        server.process.wait(20)
+        server.close_files()
+        return str(refused)
+    return ""
 
 
 def refused_start(server) -> str:
     """What a server says that must not start."""
-    try:
-        server.start()
-    except AssertionError as refused:
-        return str(refused)
-    server.stop()
-    raise RuntimeError("a server started that must not")
+    with ending(server):
+        words = start(server)
+        assert words, "a server started that must not"
+        return words
 
 
 def corrupted(folder: Path) -> None:
@@ -249,63 +280,79 @@ def clock(hours: int, folder: Path) -> None:
     stamp = folder / "clock"
     stamp.write_text("+0")
     server = make_server(folder, **QUICK)
-    server.environment = {
+    server.environment |= {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(stamp),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    server.start()
-    with listening(server, TOPIC) as socket:
-        clients = [ask(server, folder, CONFIG, number=number) for number in range(2)]
-        wait_for(socket, lambda event: event["kind"] == "shard")
-        stamp.write_text(f"{hours * 3600:+}")
-    check_end(server, clients, CONFIG)
+    with running(server):
+        with listening(server, TOPIC) as socket:
+            clients = [ask(server, folder, CONFIG, number=number) for number in range(2)]
+            wait_for(socket, lambda event: event["kind"] == "shard")
+            stamp.write_text(f"{hours * 3600:+}")
+        check_end(server, clients, CONFIG)
+    with reading(server) as database:
+        (spread,) = database.execute("SELECT max(created_at) - min(created_at) FROM events").fetchone()
+    assert spread > (abs(hours) - 1) * 3600, "the server's clock did not jump"
 
 
-def cut_network(number: int, folder: Path) -> None:
-    """Connections are reset in their middle: answers, frames before and after the last event, downloads."""
-    draw = random.Random(number)
-    server = make_server(folder, **QUICK).start()
-    # Small cuts fall into headers and frames, large ones into the archive (5 MB).
-    cuts = {each: int(10 ** draw.uniform(0, 6.7)) for each in range(6)}
-    proxy = Proxy(server.port, cuts)
+@contextmanager
+def through(server: WatchedServer, proxy: Proxy):
+    """Who asks meanwhile does so through ``proxy``."""
     direct, server.url = server.url, f"http://127.0.0.1:{proxy.port}"
-    clients = [ask(server, folder, CONFIG, number=client) for client in range(2)]
-    for client in clients:
-        client.dataset(240)
-    assert proxy.cut, "nothing was cut"
-    proxy.close()
-    server.url = direct
-    check_end(server, clients, CONFIG)
+    try:
+        yield
+    finally:
+        proxy.close()
+        server.url = direct
+
+
+def cut_network(where: Where, number: int, folder: Path) -> None:
+    """Up to four connections are reset in the middle of their headers, their frames, or their bodies."""
+    draw = random.Random(number)
+    with running(make_server(folder, **QUICK)) as server:
+        # The largest cuts fall into the archive (5 MB).
+        proxy = Proxy(server.port, Cuts(where, [int(10 ** draw.uniform(*CUTS[where])) for _ in range(4)]))
+        with through(server, proxy):
+            clients = [ask(server, folder, CONFIG, number=client) for client in range(2)]
+            for client in clients:
+                client.dataset(240)
+        assert proxy.cut, "nothing was cut"
+        check_end(server, clients, CONFIG)
 
 
 def cut_last_event(number: int, folder: Path) -> None:
     """One socket is cut right before the last event passes, another one right after."""
-    server = make_server(folder, **QUICK).start()
-    proxy = Proxy(server.port, {}, word=b'"kind":"ready"')
-    direct, server.url = server.url, f"http://127.0.0.1:{proxy.port}"
-    clients = [ask(server, folder, CONFIG, number=client) for client in range(2 + number)]
-    for client in clients:
-        client.dataset(240)
-    assert proxy.cut_around == ["before", "after"], proxy.cut_around
-    proxy.close()
-    server.url = direct
-    check_end(server, clients, CONFIG)
+    with running(make_server(folder, **QUICK)) as server:
+        proxy = Proxy(server.port, word=b'"kind":"ready"')
+        with through(server, proxy):
+            clients = [ask(server, folder, CONFIG, number=client) for client in range(2 + number)]
+            for client in clients:
+                client.dataset(240)
+        assert proxy.cut_around == ["before", "after"], proxy.cut_around
+        check_end(server, clients, CONFIG)
 
 
 def second_server(number: int, folder: Path) -> None:
     """Others are started on the same folder by mistake; they say who is there, and go."""
     with building(folder):
-        refused: list[str] = []
-
-        def start() -> None:
-            refused.append(refused_start(make_server(folder)))
-
-        starting = [threading.Thread(target=start) for _ in range(number + 1)]
-        for thread in starting:
-            thread.start()
-        for thread in starting:
-            thread.join()
-        assert len(refused) == number + 1
+        others = [make_server(folder) for _ in range(number + 1)]
+        with ThreadPoolExecutor(len(others)) as pool:
+            refused = list(pool.map(refused_start, others))
         assert all("served by process" in words for words in refused), refused
+
+
+def two_at_once(folder: Path) -> None:
+    """A server is killed, and two are started at once in its place: one serves, the other says so, and goes."""
+    with building(folder) as (server, socket):
+        wait_for(socket, lambda event: event["kind"] == "shard")
+        kill(server)
+        other = make_server(folder, **QUICK)
+        other.port = server.port
+        with ending(other), ThreadPoolExecutor(2) as pool:
+            words = list(pool.map(start, (server, other)))
+            winner = (server, other)[words.index("")]
+            assert f"served by process {winner.process.pid}" in "".join(words), words
+            if winner is other:
+                server.process, server.log, other.process = other.process, other.log, server.process

@@ -545,6 +545,15 @@ def test_headers_of_every_answer(guarded, path):
     assert "Strict-Transport-Security" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/healthz", 405), ("/readyz", 405), ("/metrics", 401), ("/nothing", 401)]
+)
+def test_other_methods_of_what_is_open_to_all_are_refused_as_such(guarded, path, status):
+    answer = requests.request("TRACE", guarded.url + path, timeout=60)
+    assert answer.status_code == status
+    assert ("GET" in answer.headers.get("Allow", "")) is (status == 405)
+
+
 # -- TLS, and a server that asks for no token
 
 

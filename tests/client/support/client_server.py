@@ -223,9 +223,14 @@ class DatasetServer:
 
 def cut_in_headers(status, sent=b""):
     """An answer that ends in its headers, after ``sent`` of them."""
+    return bare(b"HTTP/1.1 %d OK\r\n%b" % (status, sent))
+
+
+def bare(answer):
+    """An answer of exactly these bytes, after which the connection ends."""
 
     async def respond(request, *_):
-        request.transport.write(b"HTTP/1.1 %d OK\r\n%b" % (status, sent))
+        request.transport.write(answer)
         request.transport.close()
         return web.Response()
 
