@@ -228,16 +228,12 @@ async def _pull(
     if not ID_PATTERN.fullmatch(dataset_id):
         raise InvalidRequestError(f"{dataset_id!r} is no dataset id", remedy="It reads <name>_<version>_<md5>.zip.")
     settings = resolve_settings(server_url=server_url, cache_dir=cache_dir, token=token)
-    from dataset_client.fetching import fetch
-    from dataset_client.http import Http
-    from dataset_client.polling import archive_of
+    from dataset_client.online import pull
 
     reporter = make_reporter(progress)
     try:
         async with bounded(timeout, dataset_id):
-            with Http(settings) as http:
-                archive = await archive_of(http, dataset_id, reporter.build_event)
-            cached = await fetch(settings, archive, Cache(settings.cache_dir), reporter)
+            cached = await pull(dataset_id, settings, reporter)
     finally:
         reporter.close()
     return Dataset(cached.path, cached.manifest, dict(cached.manifest["config"]))

@@ -23,36 +23,18 @@ cannot write to a cache can use what is in it.
 import contextlib
 import json
 import os
-import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dataset_client.answers import Archive
-from dataset_client.claim import remove_stale
-from dataset_client.errors import CacheError, DatasetClientError, IntegrityError, NotCachedError
-from dataset_client.eviction import Entry, choose
-from dataset_client.manifest import (
-    Kept,
-    Member,
-    content_fault,
-    find_faults,
-    load_manifest,
-    recorded_members,
-    sidecar_of,
-)
+from dataset_client.claim import remove_ended
+from dataset_client.errors import CacheError, DatasetClientError, IntegrityError
+from dataset_client.manifest import Kept, Member, find_faults, load_manifest, recorded_members, sidecar_of
 from dataset_client.request import DatasetRequest
-from dataset_client.uses import forget, hold, is_held, last_used, release
-from dataset_client.workspace import (
-    cache_errors,
-    file_system_time,
-    fsync_directory,
-    new_owner_name,
-    remove_abandoned,
-    write_atomically,
-)
+from dataset_client.uses import hold, release
+from dataset_client.workspace import cache_errors, fsync_directory, move, remove_abandoned, write_atomically
 
 _FORMAT = 2
 
@@ -128,18 +110,25 @@ class Cache:
         return dataset if dataset and dataset.revision == revision else None
 
     def take(self, revision: Revision) -> CachedDataset | None:
-        """`find`, for who opens it: from now on it is in use by this process, and not evicted."""
+        """`find`, for who opens it: from now on it is in use by this process, and not evicted.
+
+        What is left of a process that ended between installing it and tidying up goes.
+        """
         path = self.datasets / revision.stem
         hold(path)  # first: whoever evicts looks for holders after the dataset has ceased to be found
         found = self.find(revision)
         if found is None:
             release(path)
+        else:
+            remove_ended(self.downloads / revision.stem, self.scratch)
+            with contextlib.suppress(OSError):  # there is none, or nothing can be removed
+                remove_abandoned(self.scratch)
         return found
 
     def find_for(self, request: DatasetRequest) -> CachedDataset | None:
         """The dataset that answered this request the last time, if it is complete."""
-        fields = _read_json(self._topic(request.topic_id))
-        revision = _revision(fields)
+        fields = read_note(self._topic(request.topic_id))
+        revision = revision_of(fields)
         return self.find(revision) if revision else None
 
     def remember(self, request: DatasetRequest, revision: Revision) -> None:
@@ -158,12 +147,12 @@ class Cache:
         final = self.datasets / revision.stem
         with cache_errors(final):
             try:
-                unpacked.rename(final)
+                move(unpacked, final)
             except OSError:
                 if not final.is_dir():
                     raise
                 for file in sorted(unpacked.iterdir()):
-                    file.replace(final / file.name)
+                    move(file, final / file.name)
                 fsync_directory(final)
             fsync_directory(self.datasets)
             if faults := find_faults(final, members):
@@ -197,138 +186,12 @@ class Cache:
         found = dict[tuple[str, int], Path]()
         for path in self.paths():
             with contextlib.suppress(ValueError):
-                for member in recorded_members(_read_json(sidecar_of(path))):
+                for member in recorded_members(read_note(sidecar_of(path))):
                     found[member.sha256, member.bytes] = path / member.file
         for sha256, size in wanted.values():
             found.setdefault((sha256, size), self.shards / sha256)
         here = {name: (found[file], file[1]) for name, file in wanted.items()}
         return {name: path for name, (path, size) in here.items() if _has_size(path, size)}
-
-    # -- room
-
-    def usage(self) -> list[Entry]:
-        """All datasets, damaged ones too, by name."""
-        now = self._time()
-        found = list[tuple[float, Entry]]()
-        for path in self.paths():
-            with contextlib.suppress(OSError):
-                revision = _revision(_read_json(sidecar_of(path)))
-                if revision is not None:
-                    entry = Entry(
-                        revision.dataset_id,
-                        revision.sha256,
-                        path,
-                        _size_of(path),
-                        last_used(path),
-                        is_held(path, now),
-                        superseded=False,
-                    )
-                    found.append((sidecar_of(path).stat().st_mtime, entry))
-        latest = dict[str, float]()
-        for installed, entry in found:
-            latest[entry.dataset_id] = max(installed, latest.get(entry.dataset_id, installed))
-        return [replace(entry, superseded=installed < latest[entry.dataset_id]) for installed, entry in found]
-
-    def remove(self, which: "Revision | Path | str", *, force: bool = False) -> int:
-        """Remove a dataset, given by its revision, its path or that path's name, and return how many bytes it had.
-
-        Raises `NotCachedError`, and `CacheError` with the code ``in_use`` if a process has it open, unless ``force``.
-        """
-        name = which.stem if isinstance(which, Revision) else Path(which).name
-        entry = next((entry for entry in self.usage() if entry.path.name == name), None)
-        if entry is None:
-            raise NotCachedError(
-                f"no dataset in {self.root} has the name {name}", remedy="dataset-client ls lists all."
-            )
-        if not self._evict(entry, force=force):
-            raise CacheError(
-                f"{name} is open in another process",
-                code="in_use",
-                remedy="Remove it when that has ended, or with force=True (--force).",
-            )
-        return entry.bytes
-
-    def collect(self, limit: int | None = None, *, dry_run: bool = False) -> list[Entry]:
-        """Remove what is of no use any more – revisions that a later one has taken the place of, and what interrupted
-        runs have left – and then, what was not used for longest, until the rest has ``limit`` bytes at the most.
-
-        Nothing goes that a process has open. Returns the datasets that went, or with ``dry_run`` would go.
-        """
-        entries = self.usage()
-        old = choose(entries, sum(entry.bytes for entry in entries), superseded_only=True)
-        rest = [entry for entry in entries if entry not in old]
-        over = 0 if limit is None else sum(entry.bytes for entry in rest) - limit
-        chosen = [*old, *choose(rest, over)]
-        if dry_run:
-            return chosen
-        self.prepare()
-        remove_stale(self.downloads, self.scratch)
-        return [entry for entry in chosen if self._evict(entry)]
-
-    def make_room(self, size: int, missing: int, limit: int | None) -> None:
-        """Have room for a dataset of ``size`` bytes within ``limit``, and for the ``missing`` ones of them on the disk,
-        as far as old revisions give some.
-
-        Raises `CacheError` with the code ``cache_limit`` if what is open and what is asked for exceed the limit.
-        """
-        entries = self.usage()
-        used = sum(entry.bytes for entry in entries)
-        with cache_errors(self.root):
-            lacking = missing - shutil.disk_usage(self.root).free
-        over = 0 if limit is None else used + size - limit
-        chosen = choose(entries, over)
-        if over > sum(entry.bytes for entry in chosen):
-            raise CacheError(
-                f"{size / 1e9:.2f} GB more do not fit in the cache's limit of {(limit or 0) / 1e9:.2f} GB",
-                code="cache_limit",
-                remedy="Raise cache_limit (DATASET_CACHE_LIMIT), or end what has other datasets open.",
-            )
-        chosen += choose([entry for entry in entries if entry not in chosen], lacking, superseded_only=True)
-        for entry in chosen:
-            self._evict(entry)
-
-    def verify(self, which: "Path | str | None" = None) -> Iterator[tuple[Path, list[str]]]:
-        """Hash every file of one dataset, or of all, again; yields each with what is wrong with it.
-
-        Raises `NotCachedError` if there is no such dataset.
-        """
-        paths = [path for path in self.paths() if which is None or path.name == Path(which).name]
-        if which is not None and not paths:
-            raise NotCachedError(f"no dataset in {self.root} has the name {Path(which).name}")
-        for path in paths:
-            try:
-                members = recorded_members(_read_json(sidecar_of(path)))
-            except ValueError as error:
-                yield path, [str(error)]
-                continue
-            faults = [fault for member in members if (fault := content_fault(path, member))]
-            yield path, faults or find_faults(path, members)
-
-    def _evict(self, entry: Entry, *, force: bool = False) -> bool:
-        """Remove a dataset; False if somebody has it open. It is gone at once, and its files soon after."""
-        sidecar, aside = sidecar_of(entry.path), self.scratch / f"{new_owner_name()}"
-        with cache_errors(self.root):
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            try:
-                sidecar.rename(aside)  # from now on nobody finds it, and who has found it before holds it
-            except FileNotFoundError:
-                return False
-            if not force and is_held(entry.path, self._time()):
-                aside.rename(sidecar)
-                return False
-            trash = self.scratch / new_owner_name()
-            with contextlib.suppress(FileNotFoundError):
-                entry.path.rename(trash)
-            aside.unlink()
-        forget(entry.path)
-        shutil.rmtree(trash, ignore_errors=True)
-        return True
-
-    def _time(self) -> float:
-        try:
-            return file_system_time(self.scratch)
-        except OSError:
-            return time.time()  # of a cache that cannot be written, where nothing depends on it
 
     def _topic(self, topic_id: str) -> Path:
         return self.root / "topics" / f"{topic_id}.json"
@@ -337,8 +200,8 @@ class Cache:
         """What a sidecar stands for; None if there is no such sidecar, `IntegrityError` if its directory is
         damaged.
         """
-        fields = _read_json(sidecar)
-        revision = _revision(fields)
+        fields = read_note(sidecar)
+        revision = revision_of(fields)
         if revision is None:
             return None
         path = self.datasets / revision.stem
@@ -359,15 +222,7 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def _size_of(directory: Path) -> int:
-    """The bytes of a directory's files; 0 if it is gone."""
-    try:
-        return sum(file.stat().st_size for file in directory.iterdir())
-    except OSError:
-        return 0
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_note(path: Path) -> Mapping[str, Any]:
     """A small file of ours; empty if it is absent or not ours."""
     with contextlib.suppress(OSError, ValueError):
         fields = json.loads(path.read_bytes())
@@ -376,7 +231,8 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _revision(fields: Mapping[str, Any]) -> Revision | None:
+def revision_of(fields: Mapping[str, Any]) -> Revision | None:
+    """The revision that a note is about; None if it says of none."""
     dataset_id, sha256, size = fields.get("dataset_id"), fields.get("sha256"), fields.get("bytes")
     if not isinstance(dataset_id, str) or not isinstance(sha256, str) or not isinstance(size, int):
         return None

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_client.workspace import cache_errors, describe_owner, file_system_time, is_dead, new_owner_name
+from dataset_client.workspace import cache_errors, describe_owner, file_system_time, is_dead, move, new_owner_name
 
 BEAT_EVERY_S = 5.0
 SILENT_AFTER_S = 180.0
@@ -82,7 +82,8 @@ class Work:
         """Whether it still is; says so, and how far we are, to the others."""
         done, total = self._progress
         try:
-            descriptor = os.open(self.path / "beat", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # not made anew where it is missing: the folder may just be removed
+            descriptor = os.open(self.path / "beat", os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
             return self.path.is_dir()  # a full disk, for example, is no loss
         with contextlib.suppress(OSError):
@@ -132,6 +133,18 @@ def try_claim(downloads: Path, scratch: Path, stem: str) -> Work | Holder:
     return Holder("another process", 0, 0)  # he was faster
 
 
+def remove_ended(container: Path, scratch: Path) -> None:
+    """Remove the work folders for a dataset that is complete by now, as far as nobody lives who has one."""
+    with contextlib.suppress(OSError):
+        if found := _folders(container):
+            now = file_system_time(scratch)
+            for folder in found:
+                if _is_free(folder, now):
+                    _remove(folder, scratch)
+        elif container.is_dir():
+            container.rmdir()
+
+
 def remove_stale(downloads: Path, scratch: Path) -> int:
     """Remove work that nobody has continued for a week, as its archive has likely been replaced; returns its bytes."""
     removed = 0
@@ -156,7 +169,7 @@ def remove_stale(downloads: Path, scratch: Path) -> int:
 
 def _remove(folder: Path, scratch: Path) -> int:
     trash = scratch / new_owner_name()
-    folder.rename(trash)
+    move(folder, trash)
     size = sum(path.stat().st_blocks * 512 for path in trash.rglob("*"))
     shutil.rmtree(trash, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -178,13 +191,12 @@ def _begin(container: Path, scratch: Path, own: str) -> bool:
     (nest / own / "journal").mkdir()
     (nest / own / "beat").touch()
     try:
-        nest.rename(container)
+        move(nest, container)
     except OSError:
         shutil.rmtree(nest, ignore_errors=True)
         if not container.is_dir():
             raise
-        return False
-    return True
+    return (container / own).is_dir()
 
 
 def _take(folder: Path, own: Path) -> bool:
@@ -192,7 +204,10 @@ def _take(folder: Path, own: Path) -> bool:
         os.utime(folder / "beat")  # before it has our name, or it would look as silent as it was
     with contextlib.suppress(OSError):
         folder.rename(own)
-    return own.is_dir()  # over NFS a rename that was done can be answered as if it was not
+    if not own.is_dir():  # over NFS a rename that was done can be answered as if it was not
+        return False
+    (own / "files").mkdir(exist_ok=True)  # which its owner has moved to their place, if he ended after that
+    return True
 
 
 def _is_free(folder: Path, now: float) -> bool:

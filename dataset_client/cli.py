@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_client import listing
+from dataset_client import listing, upkeep
 from dataset_client.api import find_cached, open_dataset, pull_dataset, request_dataset
 from dataset_client.cache import Cache
 from dataset_client.dataset import Dataset
@@ -131,7 +131,7 @@ def _verify(options: argparse.Namespace) -> int:
     cache, found = _cache(options), list[dict[str, Any]]()
     named: list[Path | None] = [path for dataset in options.dataset for path in find_cached(dataset, cache)]
     for which in named if options.dataset else [None]:
-        for path, faults in cache.verify(which):
+        for path, faults in upkeep.verify(cache, which):
             found.append({"path": str(path), "faults": faults})
             if not options.json:
                 print(f"{'damaged' if faults else 'ok':<8} {path}", *(f"  {fault}" for fault in faults), sep="\n")
@@ -143,21 +143,21 @@ def _verify(options: argparse.Namespace) -> int:
 def _remove(options: argparse.Namespace) -> int:
     cache = _cache(options)
     for path in {path: None for dataset in options.dataset for path in find_cached(dataset, cache)}:
-        print(f"{listing.format_bytes(cache.remove(path, force=options.force)):>9}  {path.name}")
+        print(f"{listing.format_bytes(upkeep.remove(cache, path, force=options.force)):>9}  {path.name}")
     return 0
 
 
 def _collect(options: argparse.Namespace) -> int:
     settings = resolve_settings(cache_dir=options.cache_dir)
     limit = settings.cache_limit if options.limit is None else parse_size(options.limit)
-    entries = Cache(settings.cache_dir).collect(limit, dry_run=options.dry_run)
+    entries = upkeep.collect(Cache(settings.cache_dir), limit, dry_run=options.dry_run)
     what = "Would remove" if options.dry_run else "Removed"
     _print(options, listing.usage_as_json(entries), listing.format_collected(entries, what))
     return 0
 
 
 def _usage(options: argparse.Namespace) -> int:
-    entries = sorted(_cache(options).usage(), key=lambda entry: entry.last_used)
+    entries = sorted(upkeep.usage(_cache(options)), key=lambda entry: entry.last_used)
     _print(options, listing.usage_as_json(entries), listing.format_usage(entries))
     return 0
 

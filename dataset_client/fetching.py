@@ -28,6 +28,7 @@ from dataset_client.plan import make_plan, require_space
 from dataset_client.progress import Reporter
 from dataset_client.settings import Settings
 from dataset_client.transfer import NoRangesError, Pace, RevisionReplacedError, Source, Transfer, get
+from dataset_client.upkeep import make_room
 from dataset_client.uses import hold
 from dataset_client.workfile import WorkFile
 from dataset_client.workspace import cache_errors, fsync_directory
@@ -203,7 +204,7 @@ class _Fetch:
                 files[name].take(path)
         plan = make_plan(contents.wanted, _missing(files), {})
         total = sum(wanted.bytes for wanted in contents.wanted)
-        self._cache.make_room(total, plan.missing, self._settings.cache_limit)
+        make_room(self._cache, total, plan.missing, self._settings.cache_limit)
         with cache_errors(self._work.path):
             free = shutil.disk_usage(self._work.path).free
         require_space(self._archive.dataset_id, missing=plan.missing, free=free)

@@ -11,6 +11,7 @@ from dataset_client.errors import CacheError, DatasetClientError, ServerUnreacha
 from dataset_client.fetching import fetch
 from dataset_client.following import messages_of
 from dataset_client.http import Http
+from dataset_client.polling import archive_of
 from dataset_client.problems import require_ready
 from dataset_client.progress import Reporter
 from dataset_client.request import DatasetRequest
@@ -49,6 +50,24 @@ async def obtain(
         with contextlib.suppress(CacheError):  # it is a note for offline use alone
             await asyncio.to_thread(cache.remember, request, dataset.revision)
     return dataset
+
+
+async def pull(dataset_id: str, settings: Settings, reporter: Reporter) -> CachedDataset:
+    """The dataset with this id in the cache, and in use by this process, once the server has it; asks for no build.
+
+    Raises what `polling.archive_of` and `fetch` raise.
+    """
+    with Http(settings) as http:
+
+        async def current() -> CachedDataset:
+            archive = await archive_of(http, dataset_id, reporter.build_event)
+            return await fetch(settings, archive, Cache(settings.cache_dir), reporter)
+
+        try:
+            return await current()
+        except RevisionReplacedError:
+            reporter.note("the server has replaced the dataset meanwhile; asking again")
+            return await current()
 
 
 async def _obtain(

@@ -40,6 +40,9 @@ def hold(dataset: Path) -> None:
         if mark is None or not mark.exists():
             mark = _held[dataset] = folder / new_owner_name()
             mark.touch()
+            for other in list(folder.iterdir()):
+                if is_dead(other.name):  # who was killed could not remove his
+                    other.unlink(missing_ok=True)
         (folder / _LAST).touch()
 
 

@@ -136,6 +136,19 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename what nobody else renames, to a name that nobody else gives. Raises `OSError`.
+
+    Over NFS a request whose answer is lost is sent again, and one that was done is then answered as if its source was
+    not there: where the source is gone and the target is there, it was done.
+    """
+    try:
+        source.replace(target)
+    except FileNotFoundError:
+        if source.exists() or not target.exists():
+            raise
+
+
 def write_atomically(path: Path, text: str, *, scratch: Path) -> None:
     """Write a small file so that readers see the old or the new one; ``scratch`` is on the same file
     system.
@@ -146,7 +159,7 @@ def write_atomically(path: Path, text: str, *, scratch: Path) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)

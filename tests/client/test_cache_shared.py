@@ -14,7 +14,7 @@ import pytest
 from client_archives import make_archive
 from client_server import Topic, stall
 
-from dataset_client import Dataset, errors
+from dataset_client import Dataset, errors, upkeep
 from dataset_client.cache import Cache, Revision
 from dataset_client.claim import SILENT_AFTER_S, Holder, Work, remove_stale, try_claim
 from dataset_client.online import obtain
@@ -230,28 +230,47 @@ async def test_a_copied_cache_is_hashed_once(cached, settings, tmp_path):
     data = damaged.read_bytes()
     damaged.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert copy.find(cached.revision) is None
-    assert [faults != [] for _, faults in copy.verify()] == [True]
-    assert [faults for _, faults in Cache(settings.cache_dir).verify()] == [[]]
+    assert [faults != [] for _, faults in upkeep.verify(copy)] == [True]
+    assert [faults for _, faults in upkeep.verify(Cache(settings.cache_dir))] == [[]]
 
 
-async def test_a_cache_that_cannot_be_written_serves_what_is_in_it(
-    cached, server, topic, settings, request_, reporter, monkeypatch
-):
-    before = sorted(settings.cache_dir.rglob("*"))
+# --- what dead processes have left
 
-    def refuse(*_, **__):
-        raise OSError(30, "Read-only file system")
 
-    for module, name in ((os, "mkdir"), (os, "rename"), (os, "replace"), (os, "link"), (os, "utime"), (os, "unlink")):
-        monkeypatch.setattr(module, name, refuse)
-    monkeypatch.setattr(Path, "touch", refuse)
-    assert (await obtain(request_, settings, reporter)).path == cached.path
-    topic.archive = make_archive(seed=100)
-    with pytest.raises(errors.CacheError, match="Read-only") as caught:
-        await obtain(request_, settings, reporter)
-    assert "cache_dir" in caught.value.remedy
-    monkeypatch.undo()
-    assert sorted(settings.cache_dir.rglob("*")) == before
+async def test_who_opens_a_dataset_tidies_up_after_who_installed_it(cached, settings, request_, reporter):
+    cache = Cache(settings.cache_dir)
+    works = [owned_by(try_claim(cache.downloads, cache.scratch, cached.revision.stem), dead_owner(), 0)]
+    works.append(works[0].with_name("work.free-0"))
+    shutil.copytree(*works)
+    (cache.scratch / dead_owner()).write_text("half")
+    mark = cache.root / "uses" / cached.path.name / dead_owner()
+    mark.touch()
+    assert cache.take(cached.revision) is not None
+    assert list(cache.downloads.iterdir()) == list(cache.scratch.iterdir()) == []
+    assert not mark.exists()
+    release(cached.path)
+
+
+async def test_who_lives_is_not_tidied_up_after(cached, settings):
+    cache = Cache(settings.cache_dir)
+    work = try_claim(cache.downloads, cache.scratch, cached.revision.stem)
+    (cache.scratch / new_owner_name()).write_text("half")
+    assert cache.take(cached.revision) is not None
+    assert work.is_ours()
+    assert len(list(cache.scratch.iterdir())) == 1
+    release(cached.path)
+
+
+def test_directories_that_nothing_vouches_for_go_after_a_day(cache, monkeypatch):
+    kept, orphan = put(cache, "a", 100, 1000.0), put(cache, "b", 100, 1000.0)
+    orphan.with_name(f"{orphan.name}.json").unlink()
+    assert upkeep.collect(cache) == []
+    assert orphan.is_dir(), "somebody may be about to install it"
+    monkeypatch.setattr(upkeep, "ABANDONED_AFTER_S", -1.0)
+    assert upkeep.collect(cache) == []
+    assert kept.is_dir()
+    assert not orphan.exists()
+    assert list(cache.scratch.iterdir()) == []
 
 
 # --- use and room
@@ -275,31 +294,31 @@ def test_the_least_recently_used_goes_and_nothing_that_is_open(cache):
     now = time.time()
     first, second, third = put(cache, "a", 100, now - 300), put(cache, "b", 200, now - 200), put(cache, "c", 300, now)
     hold(first)
-    assert [entry.in_use for entry in cache.usage()] == [True, False, False]
-    assert [entry.bytes for entry in cache.collect(450, dry_run=True)] == [200]
+    assert [entry.in_use for entry in upkeep.usage(cache)] == [True, False, False]
+    assert [entry.bytes for entry in upkeep.collect(cache, 450, dry_run=True)] == [200]
     assert second.is_dir()
-    cache.make_room(100, 100, 600)
+    upkeep.make_room(cache, 100, 100, 600)
     assert [path.exists() for path in (first, second, third)] == [True, False, True]
     with pytest.raises(errors.CacheError) as caught:
-        cache.make_room(800, 0, 850)
+        upkeep.make_room(cache, 800, 0, 850)
     assert caught.value.code == "cache_limit"
     assert third.exists(), "nothing goes in vain"
     with pytest.raises(errors.CacheError) as caught:
-        cache.remove(first)
+        upkeep.remove(cache, first)
     assert caught.value.code == "in_use"
     release(first)
-    assert cache.remove(first.name) == 100
+    assert upkeep.remove(cache, first.name) == 100
     with pytest.raises(errors.NotCachedError):
-        cache.remove(first)
+        upkeep.remove(cache, first)
     assert list(cache.scratch.iterdir()) == []
     assert {path.name for path in (cache.root / "uses").iterdir()} == {third.name}
 
 
 def test_old_revisions_go_with_collect(cache):
     old, new = put(cache, "a", 100, 1000.0), put(cache, "a", 200, 2000.0)
-    assert [entry.path for entry in cache.collect()] == [old]
+    assert [entry.path for entry in upkeep.collect(cache)] == [old]
     assert new.is_dir()
-    assert cache.collect() == []
+    assert upkeep.collect(cache) == []
 
 
 def test_a_process_that_ends_has_nothing_open(cache):
@@ -334,7 +353,7 @@ async def test_a_fetch_makes_room_within_the_limit(server, topic, settings, requ
     assert caught.value.code == "cache_limit"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
-def test_a_client_that_is_killed_is_gone_on_with(share, tmp_path):
+@pytest.mark.parametrize("phase", ["claiming", "reading the end", "downloading", "verifying", "installing"])
+def test_a_client_that_is_killed_is_gone_on_with(phase, tmp_path):
     """More of it: ``python -m tests.proofs client``."""
-    kills.run(share, tmp_path)
+    kills.run(kills.server_of_tests, phase, 0.5, tmp_path)

@@ -106,3 +106,17 @@ async def test_a_dataset_is_pulled_by_its_id_and_waited_for(server, where):
     known.state, known.error = "failed", {"code": "c", "message": "it died"}
     with pytest.raises(errors.BuildFailedError, match="it died"):
         await asyncio.to_thread(pull_dataset, known.archive.dataset_id, progress=False, **where)
+
+
+async def test_a_dataset_that_is_replaced_while_it_is_pulled_is_asked_for_again(server, where):
+    known = server.topics[TOPICS[0]]
+    known.at_each_look = []
+    offered, known.archive = known.archive.as_json(), make_archive(config=REQUESTS[0][2], seed=50)
+    server.stale_offers.append(offered)
+    dataset = await asyncio.to_thread(pull_dataset, known.archive.dataset_id, progress=False, **where)
+    assert dataset.path.name.endswith(known.archive.sha256[:16])
+    dataset.verify()
+    server.stale_offers.extend([offered] * 2)
+    where["cache_dir"] = where["cache_dir"].with_name("another")
+    with pytest.raises(errors.IntegrityError, match="replaced"):
+        await asyncio.to_thread(pull_dataset, known.archive.dataset_id, progress=False, **where)

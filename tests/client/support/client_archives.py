@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import random
 import struct
 import zipfile
 import zlib
@@ -227,6 +228,18 @@ def zip_files(members):
 
 def make_archive(**options):
     dataset_id, files = make_files(**options)
+    return TestArchive(dataset_id, zip_files(files.items()))
+
+
+def make_bulk(size, shards):
+    """An archive of ``size`` bytes of noise in so many shards, in records of 16 KiB."""
+    dataset_id, files = make_files(splits={"train": shards}, shard_size=1, lists_files=False)
+    manifest, draw = json.loads(files["manifest.json"]), random.Random(size)
+    for shard in manifest["shards"]:
+        data = b"".join(record(draw.randbytes(16384)) for _ in range(size // shards // 16400))
+        files[shard["file"]] = data
+        shard |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    files["manifest.json"] = json.dumps(manifest).encode()
     return TestArchive(dataset_id, zip_files(files.items()))
 
 

@@ -34,12 +34,14 @@ class Known:
 
 
 class TopicsServer:
-    """``block`` answers each handshake, if it is set; ``drops`` are numbers of messages after which sockets break."""
+    """``block`` answers each handshake, if it is set; ``drops`` are numbers of messages after which sockets break;
+    ``stale_offers`` are archives that the next questions for a dataset are told of instead of the one that is there.
+    """
 
     def __init__(self):
         self.topics: dict[str, Known] = {}
         self.block = None
-        self.refusals, self.drops = [], []
+        self.refusals, self.drops, self.stale_offers = [], [], []
         self.sockets, self.posts, self.looks = [], [], []
         self.changed = asyncio.Condition()
 
@@ -156,6 +158,8 @@ class TopicsServer:
             if known.archive.dataset_id == dataset_id:
                 state = known.at_each_look.pop(0) if known.at_each_look else known.state
                 archive = known.archive.as_json() if state == "ready" else None
+                if archive and self.stale_offers:
+                    archive = self.stale_offers.pop(0)
                 return web.json_response(
                     {
                         "dataset_id": dataset_id,
