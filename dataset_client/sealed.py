@@ -2,7 +2,7 @@
 
 ::
 
-    <cache_dir>/shards/<sha256>     a shard that was fetched before its dataset was ready; its dataset has a link to it
+    <cache_dir>/shards/<sha256>     a shard that was here before its dataset was; its dataset has a link to it
 
 They go after a day: who reads one while its dataset is installed need not care. Of several processes that want one, one
 fetches it (`claim`).
@@ -10,6 +10,7 @@ fetches it (`claim`).
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +80,16 @@ async def fetch_shard(settings: Settings, cache: Cache, shard: SealedShard, pace
             raise
         claimed.discard()
         return target
+
+
+def keep(cache: Cache, path: Path, sha256: str) -> Path:
+    """Have a verified file of the cache among the shards, too: under the name that is returned it stays, wherever its
+    dataset goes. Raises `OSError` where the file system has no links.
+    """
+    target = cache.shards / sha256
+    with contextlib.suppress(FileExistsError):
+        os.link(path, target)
+    return target
 
 
 async def _fetch(settings: Settings, work: Work, shard: SealedShard, target: Path, pace: Pace) -> None:

@@ -1,27 +1,38 @@
-"""Fetches a dataset in the background and tells of each shard as it arrives, for `stream.DatasetStream`."""
+"""Fetches a dataset in the background and tells of each shard as it arrives, for `stream.DatasetStream`.
+
+While the dataset is made its shards are fetched one by one, each when it is sealed. As soon as it is ready, what is
+missing is fetched with the archive, of which each file counts from the moment it has been verified.
+"""
 
 import asyncio
 import contextlib
+import json
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
 
-from dataset_client.cache import Cache
+from dataset_client.arrivals import Arrivals, ArrivedShard
+from dataset_client.cache import Cache, CachedDataset
 from dataset_client.concurrency import in_abandonable_thread
+from dataset_client.contents import Contents
 from dataset_client.dataset import Dataset
-from dataset_client.errors import BuildCancelledError, IntegrityError
+from dataset_client.errors import BuildCancelledError, IntegrityError, UnsupportedFeatureError
 from dataset_client.following import messages_of
 from dataset_client.http import Http
-from dataset_client.manifest import shards_of
+from dataset_client.manifest import FEATURES_FILE, Shard, shards_of
 from dataset_client.online import obtain
 from dataset_client.progress import Reporter
 from dataset_client.protocol import Event
 from dataset_client.readers.features import parse_features
 from dataset_client.request import DatasetRequest
-from dataset_client.sealed import SealedShard, fetch_shard
+from dataset_client.sealed import SealedShard, fetch_shard, keep
 from dataset_client.settings import Settings
-from dataset_client.stream import Arrivals, ArrivedShard, DatasetStream
+from dataset_client.stream import DatasetStream
 from dataset_client.transfer import Pace, RevisionReplacedError
+from dataset_client.workfile import WorkFile
 
+#: Sealed shards that are fetched at the same time: there are several where the client comes late, or was away.
+_AT_ONCE = 4
 #: Seconds between two questions for what the examples hold, which older handlers say only in the end.
 _ASK_AGAIN_S = 5.0
 
@@ -45,12 +56,14 @@ def start(request: DatasetRequest, settings: Settings, reporter: Reporter) -> Da
         finally:
             reporter.close()
 
-    threading.Thread(target=lambda: asyncio.run(fetch()), name="dataset-client-stream", daemon=True).start()
+    thread = threading.Thread(target=lambda: asyncio.run(fetch()), name="dataset-client-stream", daemon=True)
+    thread.start()
     begun.wait()
 
     def stop() -> None:
         with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
             cancel[0]()
+        thread.join()
 
     return DatasetStream(arrivals, request.config, stop)
 
@@ -65,64 +78,71 @@ class _Streaming:
         self._arrivals = arrivals
         self._cache = Cache(settings.cache_dir)
         self._sealed = asyncio.Queue[SealedShard]()
-        self._here: dict[str, str] = {}
+        self._told = _Told(arrivals)
         self._dataset_id = ""
+        self._describing: asyncio.Task[None] | None = None
 
     async def run(self) -> Dataset:
-        """The whole dataset. Raises as `obtain` does."""
-        fetching = asyncio.create_task(self._fetch_sealed())
+        """The whole dataset. Raises as `obtain` does, and `IntegrityError` for one that was made anew meanwhile, with
+        other examples.
+        """
+        archive = _Archive(self._cache, self._arrivals, self._told)
+        obtaining = asyncio.create_task(
+            obtain(self._request, self._settings, self._reporter, watch=self._watch, on_file=archive.verified)
+        )
+        fetching = [asyncio.create_task(self._fetch_sealed()) for _ in range(_AT_ONCE)]
         try:
-            cached = await obtain(self._request, self._settings, self._reporter, watch=self._watch)
+            await asyncio.wait([obtaining, *fetching], return_when=asyncio.FIRST_COMPLETED)
+            for task in fetching:
+                if task.done() and not obtaining.done():
+                    await task  # it ends with an error alone
+            cached = await obtaining
         finally:
-            fetching.cancel()
-            await asyncio.wait([fetching])
+            await _end([obtaining, *fetching, *([self._describing] if self._describing else [])])
+        return self._complete(cached)
+
+    def _complete(self, cached: CachedDataset) -> Dataset:
         dataset = Dataset(cached.path, cached.manifest, self._request.config)
         shards = shards_of(cached.manifest)
-        published = {shard.file: shard.sha256 for shard in shards}
-        if any(published.get(file) != sha256 for file, sha256 in self._here.items()):
-            raise IntegrityError("the dataset was made anew meanwhile, with other examples; iterate again")
+        self._told.require_same(shards)
         for shard in shards:
-            if shard.file not in self._here:
-                path = dataset.path / shard.file
-                self._arrivals.arrived(ArrivedShard(shard.file, shard.split, shard.examples, path))
+            self._told.arrived(
+                ArrivedShard(shard.file, shard.split, shard.examples, dataset.path / shard.file), shard.sha256
+            )
         return dataset
 
     async def _watch(self, topic_id: str) -> AsyncGenerator[Event]:
-        """What happens on the topic; shards that are sealed are put on our list, and fetched before the end is told."""
+        """What happens on the topic; shards that are sealed are put on our list. When all are, those of them that are
+        being fetched are waited for before that is told.
+        """
         async with contextlib.aclosing(messages_of([topic_id], self._settings, self._reporter.note)) as messages:
             async for message in messages:
                 if message.kind == "shard":
                     self._sealed.put_nowait(SealedShard.of(message.data))
                 self._dataset_id = str(message.data.get("dataset_id") or self._dataset_id)
                 if message.kind == "ready":
+                    while not self._sealed.empty():  # what is not begun comes sooner with the archive
+                        self._sealed.get_nowait()
+                        self._sealed.task_done()
                     await self._sealed.join()
                 yield message
 
     async def _fetch_sealed(self) -> None:
-        describing: asyncio.Task[None] | None = None
-        try:
-            while True:
-                shard = await self._sealed.get()
-                describing = describing or asyncio.create_task(self._describe())
-                try:
-                    await self._fetch(shard)
-                finally:
-                    self._sealed.task_done()
-        finally:
-            if describing:
-                describing.cancel()
-                await asyncio.wait([describing])
+        while True:
+            shard = await self._sealed.get()
+            self._describing = self._describing or asyncio.create_task(self._describe())
+            await self._fetch(shard)
+            self._sealed.task_done()
 
     async def _fetch(self, shard: SealedShard) -> None:
-        if shard.file in self._here:
+        if self._told.knows(shard.file, shard.sha256):
             return
         await asyncio.to_thread(self._cache.prepare)
         try:
             path = await fetch_shard(self._settings, self._cache, shard, Pace())
         except (RevisionReplacedError, IntegrityError):
             return  # it is fetched with the archive
-        self._here[shard.file] = shard.sha256
-        self._arrivals.arrived(ArrivedShard(shard.file, shard.split, shard.examples, path))
+        self._told.arrived(ArrivedShard(shard.file, shard.split, shard.examples, path), shard.sha256)
 
     async def _describe(self) -> None:
         """Find out what the examples hold, as soon as the handler has said so."""
@@ -134,3 +154,77 @@ class _Streaming:
                         self._arrivals.describe(parse_features(features))
                         return
                 await asyncio.sleep(_ASK_AGAIN_S)
+
+
+class _Told:
+    """Which shards have arrived, so that each is told of once; from any thread."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
+        self._lock = threading.Lock()
+        self._sha256: dict[str, str] = {}
+
+    def knows(self, file: str, sha256: str) -> bool:
+        """Whether a shard has been told of; raises `IntegrityError` if its bytes are other ones now."""
+        known = self._sha256.get(file)
+        if known not in {None, sha256}:
+            raise _made_anew()
+        return known is not None
+
+    def arrived(self, shard: ArrivedShard, sha256: str) -> None:
+        """Tell of a shard, unless that was done. Raises as `knows` does."""
+        with self._lock:
+            if not self.knows(shard.file, sha256):
+                self._sha256[shard.file] = sha256
+                self._arrivals.arrived(shard)
+
+    def require_same(self, shards: tuple[Shard, ...]) -> None:
+        """Raise `IntegrityError` unless all that has been told of is among these."""
+        with self._lock:
+            published = {shard.file: shard.sha256 for shard in shards}
+            if any(published.get(file) != sha256 for file, sha256 in self._sha256.items()):
+                raise _made_anew()
+
+
+class _Archive:
+    """The files of an archive while it is fetched."""
+
+    def __init__(self, cache: Cache, arrivals: Arrivals, told: _Told) -> None:
+        self._cache = cache
+        self._arrivals = arrivals
+        self._told = told
+        self._lock = threading.Lock()
+        self._contents: Contents | None = None
+        self._shards: Mapping[str, Shard] = {}
+
+    def verified(self, contents: Contents, file: WorkFile) -> None:
+        """Hear of a file, from any thread; what is raised ends the transfer."""
+        with self._lock:
+            if contents is not self._contents:
+                shards = shards_of(contents.manifest)
+                self._told.require_same(shards)
+                self._contents, self._shards = contents, {shard.file: shard for shard in shards}
+        name = file.wanted.file
+        if name == FEATURES_FILE:
+            with contextlib.suppress(OSError, ValueError, UnsupportedFeatureError):  # it shows with the dataset itself
+                self._arrivals.describe(parse_features(json.loads(file.path.read_bytes())))
+        elif (shard := self._shards.get(name)) and (path := self._kept(file.path, shard.sha256)):
+            self._told.arrived(ArrivedShard(name, shard.split, shard.examples, path), shard.sha256)
+
+    def _kept(self, path: Path, sha256: str) -> Path | None:
+        with contextlib.suppress(OSError):  # no links here: then it is read when all is there
+            return keep(self._cache, path, sha256)
+        return None
+
+
+def _made_anew() -> IntegrityError:
+    return IntegrityError(
+        "the dataset was made anew while it was read, with other examples than those that were given already",
+        remedy="Iterate again: begin the epoch anew with another request.",
+    )
+
+
+async def _end(tasks: list["asyncio.Task[None] | asyncio.Task[CachedDataset]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,76 @@
+"""PyTorch's own ``DataLoader`` on a stream."""
+
+import pickle
+import shutil
+import warnings
+
+import pytest
+
+from dataset_client import errors, request_dataset
+from tests.e2e.stream_support import COUNT, VERSION, gated_config
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # theirs, at import
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'remote-dataset-pipeline[torch]'")
+
+from torch.utils.data import DataLoader
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning"),  # of JAX, if it is in the process
+    pytest.mark.filterwarnings("ignore:.*worker processes in total.*:UserWarning"),
+]
+
+
+@pytest.fixture
+def gate(raw_root, tmp_path):
+    yield (gate := raw_root / f"gate-{tmp_path.name}")
+    shutil.rmtree(gate)
+
+
+@pytest.fixture
+def stream(make_server, plugin_sources, gate, tmp_path):
+    server = make_server(handlers=plugin_sources, settings={"workers": 2, "retry_limit": 0})
+    where = {"server_url": server.url, "cache_dir": tmp_path / "cache", "progress": False}
+    with request_dataset("gated", VERSION, gated_config(gate), stream=True, **where) as stream:
+        yield stream
+
+
+def pixels(batches):
+    found = {}
+    for batch in batches:
+        for number, image, mask in zip(batch["number"].tolist(), batch["image"], batch["mask"], strict=True):
+            assert number not in found
+            found[number] = image.tolist(), mask.tolist()
+    return found
+
+
+def test_the_first_epoch_is_streamed_and_the_others_are_ordinary(stream, gate):
+    batches = stream.as_torch_dataset("train", batch_size=5, shuffle=True, seed=3)
+    with pytest.raises(errors.InvalidSettingError, match="num_workers=0"):
+        next(iter(DataLoader(batches, batch_size=None, num_workers=1)))
+    with pytest.raises(errors.InvalidSettingError, match="num_workers=0"):
+        pickle.dumps(batches)
+    streamed = iter(DataLoader(batches, batch_size=None))
+    (gate / "open").touch()
+    first = pixels(streamed)
+    ordinary = stream.dataset(60).as_torch_dataset("train", batch_size=5, shuffle=True, seed=3)
+    assert len(first) == COUNT
+    assert first == pixels(DataLoader(ordinary, batch_size=None))
+    for epoch in (1, 2):
+        batches.set_epoch(epoch)
+        ordinary.set_epoch(epoch)
+        for workers in (0, 2):
+            again = pixels(DataLoader(batches, batch_size=None, num_workers=workers))
+            assert [*again] == [*pixels(DataLoader(ordinary, batch_size=None))]
+    assert [*pixels(pickle.loads(pickle.dumps(batches)))] == [*again]
+
+
+def test_pictures_have_their_channels_where_they_are_wanted(stream, gate):
+    (gate / "open").touch()
+    batch = next(iter(stream.as_torch_dataset("train", batch_size=2)))
+    assert (batch["image"].shape, batch["mask"].shape) == ((2, 3, 8, 8), (2, 1, 8, 8))
+    last = next(iter(stream.as_torch_dataset("train", batch_size=2, channels_first=False)))
+    assert (last["image"].shape, last["image"].dtype) == ((2, 8, 8, 3), torch.uint8)
+    last = pixels(stream.as_torch_dataset("train", batch_size=7, drop_last=True))
+    assert len(last) == 7
