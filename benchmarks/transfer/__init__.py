@@ -1,0 +1,1 @@
+"""How fast and how safely archives reach the client: loopback, an emulated link, and injected faults."""
