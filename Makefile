@@ -7,7 +7,7 @@ PEERS := .venv-peers
 RAW ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gallery test schemathesis proofs check bench bench-service bench-peers format lock clean
+.PHONY: help install demo gallery test schemathesis proofs check bench bench-service bench-transfer bench-reading bench-end-to-end bench-peers format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,7 +53,16 @@ bench: install  ## measure preparation; RAW=DIR holds COCO folders; against the 
 bench-service: install  ## measure the server: cached requests, 2,000 sockets, downloads against nginx, 100,000 datasets
 	$(BIN)/python -m benchmarks.service
 
-bench-peers: $(PEERS)/.installed  ## make .venv-peers with the builders we compare with (gigabytes)
+bench-transfer: install  ## measure downloads: against curl, over an emulated link (as root), and through faults
+	$(BIN)/python -m benchmarks.transfer
+
+bench-reading: install  ## measure the readers; RAW=DIR holds COCO folders; against the peers, too, after `make bench-peers`
+	$(BIN)/python -m benchmarks.reading --raw-root $(or $(RAW),$(error RAW=DIR is needed)) $(if $(wildcard $(PEERS)/.installed),--peers $(PEERS)/bin/python) $(if $(TORCH),--torch $(TORCH))
+
+bench-end-to-end: install  ## measure what comes first: a batch, a trained epoch, the client itself; RAW=DIR holds COCO folders
+	$(BIN)/python -m benchmarks.end_to_end $(if $(RAW),--raw-root $(RAW))
+
+bench-peers: $(PEERS)/.installed  ## make .venv-peers with the projects we compare with (gigabytes)
 
 # torch first and by pip: the peers need any CPU build of it.
 $(PEERS)/.installed: benchmarks/peers/requirements.txt | install

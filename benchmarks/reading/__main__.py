@@ -3,9 +3,10 @@
     python -m benchmarks.reading --raw-root RAW --peers .venv-peers/bin/python
 
 Work: what `benchmarks.preparation` makes (320 × 320, JPEG 95 and one-bit PNG) is read shuffled, decoded and batched by
-16. RAW holds COCO folders. The environment of the peers needs this project's own dependencies, too, for our torch
-reader (or name another with ``--torch``). Rounds are interleaved. On one core everything runs in one process, or in its
-threads, held to that core; on two cores with two threads or two worker processes. Results go to ``benchmarks/results``.
+16. RAW holds COCO folders. The environment of the peers has what our torch reader needs, too (or name another with
+``--torch``). The readers that are compared run at the same time, as processes that take turns: in each round each of
+them reads one epoch. On one core everything runs in one process, held to that core; on two cores with two worker
+processes or two threads. Results go to ``benchmarks/results``.
 """
 
 import argparse
@@ -17,63 +18,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import machine, ours
-from benchmarks.measure import REPOSITORY, events
+from benchmarks.measure import REPOSITORY
 from benchmarks.photos import prepare
+from benchmarks.reading import report
 from benchmarks.reading.ours import open_dataset
+from benchmarks.reading.readers import GROUPS, PEERS, Contender, contenders, reader
 
 RESULTS = Path(__file__).parent.parent / "results"
-PEERS = {"tfdata": "tf.data", "webdataset": "WebDataset", "litdata": "LitData", "mosaicml": "MosaicML Streaming"}
-FORMS = ("numpy", "torch", "tf")
 
 
-@dataclass(frozen=True)
-class Contender:
-    """One reader: its name, what it gives, how it decodes, and its command without options."""
-
-    name: str
-    form: str
-    flavour: str
-    command: tuple[str, ...]
-
-
-def contenders(dataset: Path, packed: Path, peers: str | None, torch: str | None) -> list[Contender]:
-    module = ("-W", "ignore", "-m", "benchmarks.reading.ours")
-    found = [
-        Contender("ours", form, "ours", (python, *module, form, str(dataset)))
-        for form, python in (("numpy", sys.executable), ("torch", torch), ("tf", sys.executable))
-        if python
-    ]
-    for peer, name in PEERS.items() if peers else ():
-        for form in ("tf",) if peer == "tfdata" else ("numpy", "torch"):
-            for flavour in ("usual", "tight"):
-                options = () if form == "tf" else ("--form", form)
-                command = (peers, "-W", "ignore", "-m", "benchmarks.reading.peers", peer, "read", str(packed / peer))
-                found.append(Contender(name, form, flavour, (*command, "--flavour", flavour, *options)))
-    return found
-
-
-def once(contender: Contender, cores: int, epochs: int, expected: int) -> dict[str, float]:
-    """One run on some cores: photos/s, and CPU milliseconds per photo of the process and the workers it has ended."""
-    workers = 0 if cores == 1 else cores
-    command = [*contender.command, "--workers", str(workers), "--epochs", str(epochs)]
-    allowed = sorted(os.sched_getaffinity(0))[:cores]
-    run = subprocess.run(
-        ["taskset", "-c", ",".join(map(str, allowed)), *command], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    if run.returncode:
-        raise SystemExit(f"{' '.join(command)} exited with {run.returncode}\n{run.stderr[-3000:]}")
-    read = next(events(run.stdout, "read"))
-    if read["examples"] != expected:
-        raise SystemExit(f"{contender.name} read {read['examples']} of {expected} examples")
-    return {"rate": read["examples"] / read["seconds"], "cpu_ms": read["cpu"] / read["examples"] * 1000}
+def compare(group: list[Contender], rounds: int, examples: int) -> list[dict]:
+    """A row for each contender: rates in photos/s and CPU milliseconds per photo, of each round and their medians."""
+    rows = [{name: value for name, value in asdict(one).items() if name != "command"} | {"runs": []} for one in group]
+    with ExitStack() as stack:
+        epochs = [stack.enter_context(reader(one, examples)) for one in group]
+        for _ in range(rounds):
+            for row, epoch in zip(rows, epochs, strict=True):
+                row["runs"].append(epoch())
+    for row in rows:
+        for name in ("rate", "cpu_ms"):
+            row[name] = statistics.median(run[name] for run in row["runs"])
+        told = f"{row['rate']:.0f} photos/s, {row['cpu_ms']:.2f} ms of CPU a photo"
+        print(f"{row['name']}, {row['form']}, {row['flavour']}, {row['cores']}: {told}", file=sys.stderr)
+    return rows
 
 
 def by_number(dataset: Path) -> dict[str, float]:
-    """Milliseconds of one example by its number, of that what is not decoding, and of indexing 100,000 records."""
+    """Milliseconds of one example by its number, of that what is not decoding, and of indexing a record."""
     examples = open_dataset(dataset).examples("train")
     started = time.perf_counter()
     records = examples._records
@@ -96,30 +72,6 @@ def by_number(dataset: Path) -> dict[str, float]:
     }
 
 
-def report(rows: list[dict], single: dict[str, float]) -> list[str]:
-    lines = ["| reader | gives | decoder | cores | photos/s | lowest–highest | CPU ms per photo | ours / it |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    mine = {(row["form"], row["cores"]): row for row in rows if row["name"] == "ours"}
-    for row in rows:
-        rates = sorted(run["rate"] for run in row["runs"])
-        own = mine.get((row["form"], row["cores"]))
-        ratio = f"{own['rate'] / row['rate']:.2f}" if own and row is not own else ""
-        lines.append(
-            f"| {row['name']} | {row['form']} | {row['flavour']} | {row['cores']} | {row['rate']:.0f} "
-            f"| {rates[0]:.0f}–{rates[-1]:.0f} | {row['cpu_ms']:.2f} | {ratio} |"
-        )
-    notes = (
-        "`usual` decodes with Pillow (tf.data: with its default, inexact inverse DCT), `tight` with simplejpeg and "
-        "OpenCV (tf.data: with the exact DCT that ours has). CPU time of worker processes counts only where they end "
-        "with the run."
-    )
-    number = (
-        f"One example by its number, in random order: {single['whole_ms']:.2f} ms, of which "
-        f"{single['without_decoding_ms']:.3f} ms are not decoding (medians)."
-    )
-    return [*lines, "", notes, "", number]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -128,12 +80,18 @@ def main() -> None:
     parser.add_argument("--peers", help="the Python of the peers' environment; without it there are no peers")
     parser.add_argument("--torch", help="a Python with torch and our dependencies (default: the peers')")
     parser.add_argument("--photos", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
+    parser.add_argument(
+        "--forms", nargs="+", choices=sorted({form for form, _ in GROUPS}), default=["numpy", "torch", "tf"]
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="64 photos, one round, one core: whether it runs, not how fast"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.quick:
+        options.photos, options.rounds, options.cores = 64, 1, [1]
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         dataset = options.dataset or _make(options.raw_root, scratch, options.photos)
@@ -141,34 +99,22 @@ def main() -> None:
         for peer in PEERS if options.peers else ():
             command = [options.peers, "-W", "ignore", "-m", "benchmarks.reading.peers", peer, "pack"]
             subprocess.run([*command, str(dataset), str(scratch / peer)], check=True, cwd=REPOSITORY)
-        everybody = contenders(dataset, scratch, options.peers, options.torch or options.peers)
-        everybody = [one for one in everybody if one.form in options.forms]
-        rows = [
-            {"name": one.name, "form": one.form, "flavour": one.flavour, "cores": cores, "runs": []}
-            for one in everybody
-            for cores in options.cores
-        ]
-        for number in range(options.rounds):
-            for row, (one, cores) in zip(
-                rows, ((one, cores) for one in everybody for cores in options.cores), strict=True
-            ):
-                row["runs"].append(once(one, cores, options.epochs, options.epochs * count))
-                told = f"{row['runs'][-1]['rate']:.0f} photos/s, {row['runs'][-1]['cpu_ms']:.2f} ms of CPU"
-                print(f"round {number + 1}: {one.name}, {one.form}, {one.flavour}, {cores}: {told}", file=sys.stderr)
-        for row in rows:
-            row["rate"] = statistics.median(run["rate"] for run in row["runs"])
-            row["cpu_ms"] = statistics.median(run["cpu_ms"] for run in row["runs"])
+        rows = []
+        for form, cores in GROUPS:
+            if form in options.forms and cores in options.cores:
+                group = contenders(form, cores, dataset, scratch, options.peers, options.torch or options.peers)
+                rows += compare(group, options.rounds, count)
         single = by_number(dataset)
+    report.ratios(rows)
     described = machine.describe(sys.executable, options.peers)
-    setting = (
-        f"{count} photos of 320 × 320, {options.epochs} epochs a run, {options.rounds} interleaved rounds, medians."
-    )
-    text = ["# Reading and decoding", "", setting, "", machine.sentence(described), "", *report(rows, single)]
+    setting = f"{count} photos of 320 × 320, an epoch a round, {options.rounds} rounds, medians."
+    lines = ["# Reading and decoding", "", setting, "", machine.sentence(described), "", *report.aims(rows, single)]
+    text = "\n".join([*lines, "", *report.table(rows), "", report.NOTES])
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "reading.md").write_text("\n".join(text) + "\n")
+    (options.results / "reading.md").write_text(text + "\n")
     raw = {"machine": described, "setting": setting, "results": rows, "by_number": single}
     (options.results / "reading.json").write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
-    print("\n".join(text))
+    print(text)
 
 
 def _make(raw_root: Path, scratch: Path, photos: int) -> Path:

@@ -1,6 +1,6 @@
 """Our readers.
 
-python -m benchmarks.reading.ours numpy DATASET --workers 0 --epochs 3        # or tf, or torch
+python -m benchmarks.reading.ours numpy DATASET --workers 0        # or tf, torch, threads
 """
 
 import argparse
@@ -41,6 +41,17 @@ def torch_epochs(dataset: Dataset, workers: int):
     return epochs
 
 
+def thread_epochs(dataset: Dataset, workers: int):
+    """Tensors, too, but decoded in threads of one process."""
+    batches = dataset.as_torch_dataset("train", batch_size=work.BATCH, shuffle=True, seed=work.SEED, workers=workers)
+
+    def epochs(epoch: int) -> Iterator:
+        batches.set_epoch(epoch)
+        return ((batch["image"], batch["mask"]) for batch in batches)
+
+    return epochs
+
+
 def tf_epochs(dataset: Dataset, workers: int):
     import tensorflow as tf
 
@@ -50,7 +61,7 @@ def tf_epochs(dataset: Dataset, workers: int):
     return lambda _epoch: ((batch["image"], batch["mask"]) for batch in batches)
 
 
-FORMS = {"numpy": numpy_epochs, "torch": torch_epochs, "tf": tf_epochs}
+FORMS = {"numpy": numpy_epochs, "torch": torch_epochs, "threads": thread_epochs, "tf": tf_epochs}
 
 
 def main() -> None:
@@ -58,9 +69,8 @@ def main() -> None:
     parser.add_argument("form", choices=FORMS)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
-    work.run(FORMS[options.form](open_dataset(options.dataset), options.workers), options.epochs)
+    work.serve(FORMS[options.form](open_dataset(options.dataset), options.workers))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Native tf.data, WebDataset, LitData and MosaicML Streaming, each as its documentation advises.
 
     python -m benchmarks.reading.peers webdataset pack DATASET FOLDER
-    python -m benchmarks.reading.peers webdataset read FOLDER --form torch --flavour tight --workers 2 --epochs 3
+    python -m benchmarks.reading.peers webdataset read FOLDER --form torch --flavour tight --workers 2
 
 ``pack`` writes the JPEGs and PNGs of our own dataset, byte by byte, in the peer's format. Buffers of shuffles hold
 1,000 examples. https://webdataset.github.io/webdataset/, https://github.com/Lightning-AI/litData#speed-up-model-training,
@@ -11,6 +11,7 @@ https://docs.mosaicml.com/projects/streaming/, https://www.tensorflow.org/guide/
 import argparse
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,16 +118,15 @@ def pack_mosaicml(dataset: Path, out: Path) -> None:
 def mosaicml(out: Path, form: str, flavour: str, workers: int):
     decode = work.DECODERS[flavour]
     streaming = _streaming()
-    from streaming.base.util import clean_stale_shared_memory
-
-    clean_stale_shared_memory()
+    # Processes that read one folder would share its state: each reads a folder of its own, of links to the same files.
+    local = shutil.copytree(out, Path(tempfile.mkdtemp(dir=out.parent)) / out.name, copy_function=os.link)
 
     class Photos(streaming.StreamingDataset):
         def __getitem__(self, at):
             item = super().__getitem__(at)
             return decode(item["image"], item["mask"])
 
-    dataset = Photos(local=str(out), shuffle=True, shuffle_seed=work.SEED, batch_size=work.BATCH)
+    dataset = Photos(local=str(local), shuffle=True, shuffle_seed=work.SEED, batch_size=work.BATCH)
     if form == "numpy":
         return lambda _epoch: work.stacked(dataset)
     loader = streaming.StreamingDataLoader(
@@ -183,14 +183,13 @@ def main() -> None:
     reading.add_argument("--form", choices=("numpy", "torch"), default="numpy")
     reading.add_argument("--flavour", choices=work.DECODERS, default="usual")
     reading.add_argument("--workers", type=int, default=0)
-    reading.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     pack, read = PEERS[options.peer]
     if options.command == "pack":
         options.out.mkdir(parents=True)
         pack(options.dataset, options.out)
     else:
-        work.run(read(options.out, options.form, options.flavour, options.workers), options.epochs)
+        work.serve(read(options.out, options.form, options.flavour, options.workers))
 
 
 if __name__ == "__main__":

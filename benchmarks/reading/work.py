@@ -1,4 +1,4 @@
-"""What all readers share: decoders, batches, and the count that shows that each did the whole work.
+"""What all readers share: decoders, batches, and the process that reads an epoch each time it is told to.
 
 ``usual`` decodes with Pillow, as the decoders that come with the peers do; ``tight`` with simplejpeg and OpenCV, the
 fastest exact ones. Needs numpy, Pillow, simplejpeg and OpenCV, and runs in our environment and in the peers'.
@@ -6,14 +6,21 @@ fastest exact ones. Needs numpy, Pillow, simplejpeg and OpenCV, and runs in our 
 
 import io
 import json
+import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import children
+
 BATCH = 16
 SEED = 5
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -48,25 +55,28 @@ def stacked(pairs: Iterable[Pair]) -> Iterator[Pair]:
         yield np.stack(photos), np.stack(masks)
 
 
-def _now() -> tuple[float, float]:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return time.monotonic(), sum(usage.ru_utime + usage.ru_stime for usage in used)
+def _cpu() -> float:
+    """CPU seconds of this process and of those that it has started and that still live."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children(os.getpid())]
+    return own.ru_utime + own.ru_stime + sum(int(field[11]) + int(field[12]) for field in fields) / _TICKS
 
 
-def run(epochs: Callable[[int], Iterable], number: int) -> None:
-    """Read ``number`` epochs of batches (photos, masks), after one batch to warm up; print how it went.
-
-    A batch of each epoch is looked at, so that lazy readers do their work; only its first photo's pixels are summed.
-    """
-    for photos, _ in epochs(0):
-        int(np.asarray(photos[0]).sum())
-        break
-    started, cpu = _now()
+def _count(batches: Iterable) -> int:
+    """The number of examples; lazy readers must do their work, so each batch's first pair is looked at."""
     count = 0
-    for epoch in range(number):
-        for photos, masks in epochs(epoch):
-            if len(photos) != len(masks) or 0 in photos.shape:
-                raise SystemExit(f"a batch of {photos.shape} and {masks.shape}")
-            count += len(photos)
-    ended, used = _now()
-    print(json.dumps({"event": "read", "examples": count, "seconds": ended - started, "cpu": used - cpu}), flush=True)
+    for photos, masks in batches:
+        if len(photos) != len(masks) or 0 in photos.shape:
+            raise SystemExit(f"a batch of {photos.shape} and {masks.shape}")
+        _ = np.asarray(photos[0]).max(), np.asarray(masks[0]).max()
+        count += len(photos)
+    return count
+
+
+def serve(epochs: Callable[[int], Iterable]) -> None:
+    """Read epoch 0 to warm up, then one more for each line of the input; print how each went."""
+    for epoch, _ in enumerate(chain(["warm up"], sys.stdin)):
+        started, cpu = time.monotonic(), _cpu()
+        count = _count(epochs(epoch))
+        took = {"seconds": time.monotonic() - started, "cpu": _cpu() - cpu}
+        print(json.dumps({"event": "read", "examples": count} | took), flush=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data import Dataset as MapDataset
-from torch.utils.data import IterableDataset, get_worker_info
 
 from dataset_client.readers.examples import Examples
 from dataset_client.readers.features import Feature, is_picture
@@ -28,7 +28,8 @@ def rank_and_ranks(rank: int | None, ranks: int | None) -> tuple[int, int]:
 
 
 class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # torch is not looked into
-    """The batches of one rank, for ``DataLoader(batches, batch_size=None, num_workers=W)``.
+    """The batches of one rank: ``batches.loader(num_workers=W)``, or ``DataLoader(batches, batch_size=None,
+    num_workers=W)``.
 
     Worker process w has the steps w, w + W, w + 2·W … of the rank; the ``DataLoader`` asks its workers in turn, so it
     gives all steps in order, whatever W is. Without worker processes, ``workers`` threads decode ahead.
@@ -45,10 +46,20 @@ class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # to
         """The number of batches of this rank in the epoch, or in the rest of it after `load_state_dict`."""
         return len(self._feed.schedule(self._start()))
 
+    def loader(self, **options: Any) -> "TorchLoader":
+        """A ``DataLoader`` that counts what it hands out; ``options`` are those of ``DataLoader``, without batches."""
+        return TorchLoader(self, **options)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is read next."""
+        return self._start().epoch
+
     def set_epoch(self, epoch: int) -> None:
         """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in.
 
-        Call it before each epoch, also where workers persist: without it, all have the order of the first.
+        Call it before each epoch, also where workers persist: without it, all have the order of the first, save with
+        a `TorchLoader`.
         """
         if require_count("epoch", epoch, least=0) != self._start().epoch:
             self._set(Position(epoch))
@@ -85,6 +96,44 @@ class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # to
 
     def _set(self, position: Position) -> None:
         self._position[0], self._position[1] = position.epoch, position.consumed
+
+
+class TorchLoader(DataLoader[dict[str, Any]]):  # type: ignore[misc]  # torch is not looked into
+    """A ``DataLoader`` of `TorchBatches` that knows where it stands: `state_dict` needs no count of steps.
+
+    Each iteration is one epoch, and the next iteration the next epoch. One that is left early is begun again by the
+    next, after `load_state_dict` where the loaded state is.
+    """
+
+    def __init__(self, batches: TorchBatches, **options: Any) -> None:
+        super().__init__(batches, batch_size=None, **options)
+        self._given = 0
+
+    def __len__(self) -> int:
+        """The number of batches that the next iteration gives."""
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._given = 0
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+        self.set_epoch(self.dataset.epoch + 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in."""
+        if epoch != self.dataset.epoch:
+            self._given = 0
+        self.dataset.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was handed out so far, over all ranks, as plain JSON; batches read ahead do not count."""
+        return self.dataset.state_dict(self._given)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after what the state says: see `TorchBatches.load_state_dict`."""
+        self.dataset.load_state_dict(state)
+        self._given = 0
 
 
 class TorchExamples(MapDataset[dict[str, Any]]):  # type: ignore[misc]  # torch is not looked into

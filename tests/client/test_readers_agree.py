@@ -2,13 +2,16 @@
 
 import importlib.util
 import json
-import warnings
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dataset_client import Dataset
-from tests.handlers.support import plan_and_build
+from tests.handlers.support import REPOSITORY, plan_and_build
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the frameworks', about themselves
 
@@ -38,18 +41,13 @@ def wanted(dataset):
     return examples
 
 
-def check(found, wanted):
-    """(source, image, mask) of every example once, pixel for pixel."""
-    seen = list(found)
-    assert sorted(source for source, _, _ in seen) == sorted(wanted)
-    for source, image, mask in seen:
-        for name, pixels in (("image", image), ("mask", mask)):
-            assert pixels.dtype == np.uint8
-            np.testing.assert_array_equal(pixels, wanted[source][name])
+# --- the readers: each gives (source, image uint8 (H, W, 3), mask uint8 (H, W, 1)) ---------------------------
 
 
-def missing(module):
-    return pytest.mark.skipif(not importlib.util.find_spec(module), reason=f"{module} is not installed")
+def single(examples):
+    for example in examples:
+        source = example["source_id"]
+        yield source.decode() if isinstance(source, bytes) else source, example["image"], example["mask"]
 
 
 def unbatched(batches, images=lambda pixels: pixels):
@@ -57,58 +55,145 @@ def unbatched(batches, images=lambda pixels: pixels):
         yield from zip(batch["source_id"], images(batch["image"]), images(batch["mask"]), strict=True)
 
 
-def test_by_number(dataset, wanted):
-    check(((example["source_id"], example["image"], example["mask"]) for example in dataset.examples("train")), wanted)
+def by_number(dataset):
+    return single(dataset.examples("train"))
 
 
-def test_loader(dataset, wanted):
-    check(unbatched(dataset.loader("train", batch_size=3, shuffle=True)), wanted)
+def by_loader(dataset):
+    return unbatched(dataset.loader("train", batch_size=3, shuffle=True))
 
 
-@missing("tensorflow")
-def test_tensorflow(dataset, wanted):
-    found = dataset.as_tf_dataset("train", batch_size=0).as_numpy_iterator()
-    check(((example["source_id"].decode(), example["image"], example["mask"]) for example in found), wanted)
+def by_tensorflow(dataset):
+    return single(dataset.as_tf_dataset("train", batch_size=0).as_numpy_iterator())
 
 
-@missing("tensorflow_datasets")
-def test_tensorflow_datasets(dataset, wanted):
+def image_encoding(dataset):
+    return getattr(dataset.features["image"], "encoding", "")
+
+
+def by_plain_tf_data(dataset):
+    """As one would write it who has never heard of this project."""
+    import tensorflow as tf
+
+    decode = {
+        "jpeg": lambda data: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+        "png": lambda data: tf.io.decode_png(data, channels=3),
+        "bytes": lambda data: tf.reshape(tf.io.decode_raw(data, tf.uint8), (60, 80, 3)),
+    }[image_encoding(dataset)]
+
+    def parse(record):
+        kinds = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "mask", "source_id")}
+        example = tf.io.parse_single_example(record, kinds)
+        return example | {"image": decode(example["image"]), "mask": tf.io.decode_png(example["mask"], channels=1)}
+
+    files = sorted(map(str, dataset.path.glob("*-train.tfrecord-*")))
+    return single(tf.data.TFRecordDataset(files).map(parse).as_numpy_iterator())
+
+
+def by_tensorflow_datasets(dataset):
     """By default TFDS decodes JPEG with TensorFlow's fast, inexact inverse DCT; docs/reading.md says how not to."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
 
-        @tfds.decode.make_decoder()
-        def accurate(data, feature):
-            return tf.io.decode_jpeg(data, channels=feature.shape[-1], dct_method="INTEGER_ACCURATE")
+    @tfds.decode.make_decoder()
+    def accurate(data, feature):
+        return tf.io.decode_jpeg(data, channels=feature.shape[-1], dct_method="INTEGER_ACCURATE")
 
-        is_jpeg = getattr(dataset.features["image"], "encoding", "") == "jpeg"
-        split = tfds.builder_from_directory(dataset.path).as_dataset(
-            split="train", decoders={"image": accurate()} if is_jpeg else None
-        )
-        found = tfds.as_numpy(split)
-        check(((example["source_id"].decode(), example["image"], example["mask"]) for example in found), wanted)
+    decoders = {"image": accurate()} if image_encoding(dataset) == "jpeg" else None
+    split = tfds.builder_from_directory(dataset.path).as_dataset(split="train", decoders=decoders)
+    return single(tfds.as_numpy(split))
 
 
-@missing("torch")
-def test_torch(dataset, wanted):
+def by_torch(dataset, **options):
     from torch.utils.data import DataLoader
 
-    def to_numpy(tensors):
-        return [tensor.movedim(0, -1).numpy() for tensor in tensors]
-
-    batches = dataset.as_torch_dataset("train", batch_size=3, shuffle=True)
-    check(unbatched(DataLoader(batches, batch_size=None, num_workers=2), to_numpy), wanted)
-    check(unbatched(DataLoader(dataset.as_torch_map_dataset("train"), batch_size=3), to_numpy), wanted)
+    batches = DataLoader(dataset.as_torch_dataset("train", batch_size=3, shuffle=True), batch_size=None, **options)
+    return unbatched(batches, lambda tensors: [tensor.movedim(0, -1).numpy() for tensor in tensors])
 
 
-@missing("keras")
-def test_keras(dataset, wanted):
+def by_torch_workers(dataset):
+    return by_torch(dataset, num_workers=2)
+
+
+def by_torch_map(dataset):
+    from torch.utils.data import DataLoader
+
+    batches = DataLoader(dataset.as_torch_map_dataset("train"), batch_size=3)
+    return unbatched(batches, lambda tensors: [tensor.movedim(0, -1).numpy() for tensor in tensors])
+
+
+def by_jax(dataset):
+    import jax.numpy as jnp
+
+    batches = dataset.loader("train", batch_size=3, shuffle=True)
+    return unbatched(batches, lambda pixels: np.asarray(jnp.asarray(pixels)))
+
+
+def by_keras_fit(dataset, backend):
+    """What a model sees that is trained by ``fit`` in a process of its own, where no other backend is imported."""
+    seen = dataset.path.parent / f"seen-{backend}.npz"
+    script = Path(__file__).parent / "support" / "keras_fit.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(dataset.path), str(seen)],
+        env=os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, backend), done.stderr
+    arrays = np.load(seen)
+    return as_stored(dataset, arrays["inputs"], arrays["labels"])
+
+
+def by_keras(dataset):
     batches = dataset.as_keras_dataset("train", batch_size=3)
-    pairs = [batches[index] for index in range(len(batches))]
-    images, masks = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    assert (images.dtype, masks.dtype) == (np.float32, np.float32)
-    levels = np.rint(masks * 255).astype(np.uint8)
-    np.testing.assert_array_equal(levels.astype(np.float32) / np.float32(255), masks)
-    check(zip(wanted, images.astype(np.uint8), levels, strict=True), wanted)
+    inputs, labels = (
+        np.concatenate(parts) for parts in zip(*map(batches.__getitem__, range(len(batches))), strict=True)
+    )
+    return as_stored(dataset, inputs, labels)
+
+
+def as_stored(dataset, inputs, labels):
+    """What Keras has, float32, in the order in which it is stored."""
+    assert (inputs.dtype, labels.dtype) == (np.float32, np.float32)
+    levels = np.rint(labels * 255)
+    np.testing.assert_array_equal(levels / np.float32(255), labels)  # no other numbers than those
+    sources = [example["source_id"] for example in dataset.as_numpy_iterator("train")]
+    return zip(sources, inputs.astype(np.uint8), levels.astype(np.uint8), strict=True)
+
+
+#: Which reader needs which modules.
+READERS = {
+    by_number: (),
+    by_loader: (),
+    by_tensorflow: ("tensorflow",),
+    by_plain_tf_data: ("tensorflow",),
+    by_tensorflow_datasets: ("tensorflow_datasets", "tensorflow"),
+    by_torch: ("torch",),
+    by_torch_workers: ("torch",),
+    by_torch_map: ("torch",),
+    by_jax: ("jax",),
+    by_keras: ("keras",),
+}
+
+
+def check(modules, reader, wanted):
+    """Every example once, pixel for pixel."""
+    for module in modules:
+        if not importlib.util.find_spec(module):
+            pytest.skip(f"{module} is not installed")
+    seen = list(reader())
+    assert sorted(source for source, _, _ in seen) == sorted(wanted)
+    for source, image, mask in seen:
+        for name, pixels in (("image", image), ("mask", mask)):
+            assert pixels.dtype == np.uint8
+            np.testing.assert_array_equal(pixels, wanted[source][name])
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_every_reader_gives_the_same_pixels(dataset, wanted, reader):
+    """Those of TFDS, plain tf.data, torch's ``DataLoader``, JAX and Keras: the pixels of the numpy reader."""
+    check(READERS[reader], lambda: reader(dataset), wanted)
+
+
+@pytest.mark.parametrize("dataset", ["one-bit masks"], indirect=True)
+@pytest.mark.parametrize("backend", ["tensorflow", "torch", "jax"])
+def test_fit_trains_on_the_same_pixels(dataset, wanted, backend):
+    check(("keras", backend), lambda: by_keras_fit(dataset, backend), wanted)

@@ -1,5 +1,7 @@
 """Batches and examples as PyTorch has them, through its own ``DataLoader``."""
 
+import json
+import random
 import warnings
 
 import numpy as np
@@ -56,11 +58,49 @@ def test_threads_instead_of_processes(dataset, order):
     assert keys(open_batches(dataset, workers=2)) == order
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_ranks_share_the_order(dataset, order, ranks):
-    parts = [keys(open_batches(dataset, rank=rank, ranks=ranks), workers=2) for rank in range(ranks)]
-    assert len({len(part) for part in parts}) == 1
-    assert [key for step in zip(*parts, strict=True) for batch in step for key in batch] == flat(order)
+def key_only(example, _rng):
+    """Makes tests of the order quick."""
+    return {"key": example["key"]}
+
+
+def in_step(dataset, *, ranks, workers, size, state=None, steps=None):
+    """All ranks in step, each with its worker processes: the keys in the order in which they are consumed, and the
+    state after ``steps``.
+    """
+    options = {"batch_size": size, "ranks": ranks, "transform": key_only}
+    loaders = [open_batches(dataset, rank=rank, **options).loader(num_workers=workers) for rank in range(ranks)]
+    if state is not None:
+        for loader in loaders:
+            loader.load_state_dict(json.loads(json.dumps(state)))
+    lengths = {len(loader) for loader in loaders}
+    assert len(lengths) == 1  # no rank waits for another
+    steps = max(lengths) if steps is None else min(steps, *lengths)
+    iterators = [iter(loader) for loader in loaders]
+    found = [key for _ in range(steps) for iterator in iterators for key in next(iterator)["key"]]
+    states = [loader.state_dict() for loader in loaders]
+    assert all(other == states[0] for other in states)
+    return found, states[0]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_ranks_and_worker_processes_has_one_order(dataset, order, ranks, workers):
+    found, state = in_step(dataset, ranks=ranks, workers=workers, size=2)
+    assert found == flat(order)
+    assert (state["epoch"], state["consumed"]) == (0, COUNT)
+
+
+def test_resuming_at_50_points_gives_exactly_the_rest(dataset, order):
+    """On other ranks, with other worker processes, and other batches."""
+    draw = random.Random(8)
+    for _ in range(50):
+        before, after = draw.sample([1, 2, 4, 8], 2)
+        first, state = in_step(
+            dataset, ranks=before, workers=draw.choice([0, 1, 2]), size=draw.randint(1, 4), steps=draw.randint(0, 9)
+        )
+        assert len(first) == state["consumed"]
+        rest, _ = in_step(dataset, ranks=after, workers=draw.choice([0, 1, 2, 4]), size=draw.randint(1, 4), state=state)
+        assert first + rest == flat(order)
 
 
 def test_batches_are_tensors_of_the_same_values(dataset):
@@ -93,19 +133,31 @@ def test_epochs_reach_worker_processes(dataset, persistent):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5, 8])
-def test_resuming_on_other_ranks_and_workers(dataset, order, steps):
-    batches, found = open_batches(dataset), []
-    for _, batch in zip(range(steps), DataLoader(batches, batch_size=None, num_workers=2), strict=False):
-        found += batch["key"]
-    state = batches.state_dict(steps)
-    parts = []
-    for rank in range(2):
-        rest = open_batches(dataset, rank=rank, ranks=2, batch_size=2)
-        rest.load_state_dict(state)
-        rest.set_epoch(state["epoch"])
-        parts.append(keys(rest, workers=3 - rank))
-        assert len(rest) == len(parts[-1])
-    assert found + [key for step in zip(*parts, strict=True) for batch in step for key in batch] == flat(order)
+def test_resuming_with_the_callers_count(dataset, order, steps):
+    batches, rest = open_batches(dataset), open_batches(dataset)
+    read_ahead = iter(DataLoader(batches, batch_size=None, num_workers=2))
+    found = [next(read_ahead)["key"] for _ in range(steps)]
+    rest.load_state_dict(batches.state_dict(steps))
+    rest.set_epoch(0)  # the one that the state is in
+    assert len(rest) == len(order) - steps
+    assert found + keys(rest, workers=3) == order
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_loader_goes_from_epoch_to_epoch(dataset, order, persistent):
+    loader = open_batches(dataset).loader(num_workers=2, persistent_workers=persistent)
+    numpy = dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0)
+    assert [next(iter(loader))["key"] for _ in range(2)] == order[:1] * 2  # left early, begun again
+    assert loader.state_dict()["consumed"] == 3
+    epochs = [[batch["key"] for batch in loader] for _ in range(2)]
+    assert epochs == [[batch["key"] for batch in numpy] for _ in range(2)]
+    assert loader.state_dict() == numpy.state_dict()
+    loader.set_epoch(0)
+    loader.load_state_dict(loader.state_dict() | {"consumed": 6})
+    assert len(loader) == 6
+    assert [batch["key"] for batch in loader] == order[2:]
+    assert len(loader) == 8
+    assert [batch["key"] for batch in loader] == epochs[1]
 
 
 def test_states_of_the_loader_and_of_torch_are_one(dataset, order):
