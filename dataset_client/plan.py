@@ -13,6 +13,11 @@ from dataset_client.errors import CacheError
 
 #: Bytes between two files that are rather fetched in vain than left out: as many as a zip's header may have.
 _GAP = 305
+#: Bytes that are worth a request, whatever the network.
+_LEAST = 1 << 18
+#: Seconds that a request should take: at the end of a transfer, where connections should not wait for each other long,
+#: and before.
+_SHORT_S, _LONG_S = 0.25, 2.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,15 @@ class Piece:
     start: int
     stop: int
     targets: tuple[Target, ...]
+
+    def head(self, position: int) -> "Piece":
+        """What of it comes before the archive's byte ``position``, which is in it."""
+        targets = tuple(
+            replace(target, size=min(target.size, position - target.at))
+            for target in self.targets
+            if target.at < position
+        )
+        return Piece(self.start, position, targets)
 
     def rest(self, position: int) -> "Piece | None":
         """What is left of it once the archive's bytes up to ``position`` have come."""
@@ -105,6 +119,19 @@ def cut(files: Iterable[tuple[Wanted, _Spans]], piece_bytes: int) -> list[Piece]
     return pieces
 
 
+def portion(rate: float, left: int, connections: int) -> int:
+    """How many bytes a connection should ask for next that has brought ``rate`` bytes a second, 0 if it is a new one,
+    when ``left`` bytes are to come by so many ``connections``.
+
+    That takes seconds at the most: where connections are slow, as on a line that loses packets, large pieces would
+    leave the last ones of a transfer to few of them.
+    """
+    if not rate:
+        return _LEAST
+    seconds = min(max(left / (rate * connections) / 2, _SHORT_S), _LONG_S)
+    return max(1, round(rate * seconds / _LEAST)) * _LEAST
+
+
 def require_space(dataset_id: str, *, missing: int, free: int) -> None:
     """Raise `CacheError` with the code ``disk_full`` if ``missing`` bytes do not fit on the disk."""
     if missing > free:
@@ -120,14 +147,14 @@ def require_space(dataset_id: str, *, missing: int, free: int) -> None:
 @dataclass
 class Tempo:
     """How many connections to use at a time: more as long as that is faster, fewer when the server or the network
-    does not bear them.
+    does not bear them. New connections need a while until they are as fast as they can be, which is not measured.
     """
 
     limit: int
     connections: int = 2
     _rate: float = 0.0
     _before: int = 0
-    _hold: int = 0
+    _hold: int = 1
 
     def __post_init__(self) -> None:
         self.connections = min(self.connections, self.limit)
@@ -141,6 +168,7 @@ class Tempo:
         else:
             self._rate, self._before = rate, self.connections
             self.connections = min(2 * self.connections, self.limit)
+            self._hold = 1
             if self.connections == self._before:
                 self._before, self._hold = 0, 10
 

@@ -21,7 +21,7 @@ from dataset_client.errors import (
     ServerUnreachableError,
 )
 from dataset_client.http import Body, Http
-from dataset_client.plan import Piece, Tempo, cut
+from dataset_client.plan import Piece, Tempo, cut, portion
 from dataset_client.settings import Settings
 from dataset_client.workfile import WorkFile
 
@@ -52,12 +52,12 @@ class NoRangesError(Exception):
 
 @dataclass(frozen=True)
 class Pace:
-    """In which portions an archive is fetched, in bytes: its ``tail``, ``pieces`` by one request each, read in
-    ``blocks``; and by how many ``connections`` at the most.
+    """In which portions an archive is fetched, in bytes: its ``tail``, pieces by one request each of ``piece`` at the
+    most (`portion` of them), read in ``block`` by ``block``; and by how many ``connections`` at the most.
     """
 
     tail: int = 1 << 16
-    piece: int = 8 << 20
+    piece: int = 64 << 20
     block: int = 1 << 20
     connections: int = 16
 
@@ -118,7 +118,8 @@ def check_answer(source: Source, status: int, headers: Mapping[str, str], start:
 class Transfer:
     """One archive's files, fetched from ``source``. `run` blocks, and `fail` ends it from another thread.
 
-    ``on_bytes`` hears how many bytes of all files are here, from any thread, but from one at a time.
+    ``on_bytes`` hears how many bytes of all files are here, from any thread, but from one at a time; ``on_file`` of
+    each file once it is complete and right, from any thread. What the latter raises ends `run`.
     """
 
     def __init__(
@@ -128,12 +129,14 @@ class Transfer:
         files: Mapping[str, WorkFile],
         pace: Pace,
         on_bytes: Callable[[int], None],
+        on_file: Callable[[WorkFile], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._source = source
         self._files = files
         self._pace = pace
         self._on_bytes = on_bytes
+        self._on_file = on_file
         self._changed = threading.Condition()
         self._telling = threading.Lock()
         self._tempo = Tempo(pace.connections)
@@ -143,6 +146,7 @@ class Transfer:
         self._unverified = set(files)
         self._mended: dict[str, list[list[tuple[int, int]]]] = {}
         self._fetched_again = set[str]()
+        self._total = sum(file.wanted.bytes for file in files.values())
         self._here = sum(file.arrived() for file in files.values())
         self._failure: BaseException | None = None
         self._is_over = False
@@ -199,21 +203,25 @@ class Transfer:
     def _work(self) -> None:
         block = memoryview(bytearray(self._pace.block))
         last: Piece | None = None
+        rate = 0.0
         with Http(self._settings) as http:
-            while (task := self._next(last)) is not None:
+            while (task := self._next(last, rate)) is not None:
+                began, last = time.monotonic(), None
                 try:
                     if isinstance(task, WorkFile):
                         self._resume(task)
-                    else:
-                        last = task if self._fetch(http, task, block) else None
+                    elif self._fetch(http, task, block):
+                        last, rate = task, (task.stop - task.start) / (time.monotonic() - began)
                 except BaseException as error:
                     self.fail(error)
                 finally:
                     with self._changed:
                         self._asked_for.pop(id(task), None)
 
-    def _next(self, last: Piece | None) -> WorkFile | Piece | None:
-        """What to do next, waiting for it if need be; None if this worker is one too many, or all is done."""
+    def _next(self, last: Piece | None, rate: float) -> WorkFile | Piece | None:
+        """What to do next, waiting for it if need be, for a worker that has done ``last`` and brings ``rate`` bytes a
+        second; None if this worker is one too many, or all is done.
+        """
         with self._changed:
             while not self._is_over and self._failure is None and self._workers <= self._tempo.connections:
                 pause = self._tries.not_before - time.monotonic()
@@ -221,16 +229,16 @@ class Transfer:
                     self._busy += 1
                     return self._to_resume.popleft()
                 if self._pieces and pause <= 0:
-                    piece = self._choose(last)
+                    piece = self._choose(last, portion(rate, self._total - self._here, self._tempo.connections))
                     self._asked_for[id(piece)] = piece
                     return piece
                 self._changed.wait(pause if self._pieces else None)
             self._workers -= 1
             return None
 
-    def _choose(self, last: Piece | None) -> Piece:
-        """The piece that follows the worker's last one, or the first of a file that nobody is at, if such are near:
-        files are hashed in their order, each by one thread at a time.
+    def _choose(self, last: Piece | None, size: int) -> Piece:
+        """About ``size`` bytes of the piece that follows the worker's last one, or of the first one of a file that
+        nobody is at, if such are near: files are hashed in their order, each by one thread at a time.
         """
         taken = {piece.targets[0].file for piece in self._asked_for.values()}
         chosen = None
@@ -241,6 +249,11 @@ class Transfer:
             if chosen is None and piece.targets[0].file not in taken:
                 chosen = index
         piece = self._pieces[chosen or 0]
+        border = piece.start + size
+        if piece.stop - border > size // 2 and (rest := piece.rest(border)):
+            self._pieces[chosen or 0] = rest
+            self._changed.notify_all()  # there is work for others
+            return piece.head(border)
         del self._pieces[chosen or 0]
         return piece
 
@@ -295,6 +308,7 @@ class Transfer:
         """Verify a complete file; what is wrong of it is fetched again, at last all of it. Raises `IntegrityError`."""
         name = file.wanted.file
         if file.verify():
+            self._on_file(file)
             with self._changed:
                 self._unverified.discard(name)
                 self._changed.notify_all()
