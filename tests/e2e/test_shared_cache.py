@@ -69,7 +69,7 @@ def test_one_of_eight_is_killed_while_it_downloads_and_another_goes_on_with_its_
     size = server.make("paced", config, VERSION)["archive"]["bytes"]
     with Link(port_of(server), Delaying(0.004)) as link:
         started = {process.pid: process for process in [start(link, tmp_path / "cache", [config]) for _ in range(8)]}
-        assert wait_until(lambda: link.archive_bytes > size // 2, 120)
+        assert wait_until(lambda: link.archive_bytes > size // 2, 240)
         (work,) = (tmp_path / "cache" / "downloads").glob("*/work.*")
         killed = started.pop(int(re.search(r"-(\d+)-[0-9a-f]{12}$", work.name)[1]))
         os.kill(killed.pid, signal.SIGKILL)

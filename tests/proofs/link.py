@@ -146,7 +146,7 @@ class _Connection:
         """From the client to the server."""
         with contextlib.suppress(OSError):
             while data := self._client.recv(1 << 16):
-                if re.match(rb"GET \S*/archive ", data):
+                if re.match(rb"GET \S*/archive[ ?]", data):
                     self._link.asks_for_archive(self._number)
                 self._server.sendall(data)
         self._end()
