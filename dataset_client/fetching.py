@@ -23,7 +23,7 @@ from dataset_client.errors import (
     ServerUnreachableError,
 )
 from dataset_client.http import Body, Http
-from dataset_client.manifest import MANIFEST_FILE, Member
+from dataset_client.manifest import FEATURES_FILE, MANIFEST_FILE, Member
 from dataset_client.plan import make_plan, require_space
 from dataset_client.progress import Reporter
 from dataset_client.settings import Settings
@@ -33,6 +33,8 @@ from dataset_client.uses import hold
 from dataset_client.workfile import WorkFile
 from dataset_client.workspace import cache_errors, fsync_directory
 
+#: Hears of each file once it is complete and right, in the work folder still; from any thread.
+OnFile = Callable[[Contents, WorkFile], None]
 #: Seconds, within which each who waits looks again at a moment of his own.
 _POLL_S = 0.5
 
@@ -50,12 +52,17 @@ class _UselessError(Exception):
 
 
 async def fetch(
-    settings: Settings, archive: Archive, cache: Cache, reporter: Reporter, pace: Pace | None = None
+    settings: Settings,
+    archive: Archive,
+    cache: Cache,
+    reporter: Reporter,
+    pace: Pace | None = None,
+    on_file: OnFile | None = None,
 ) -> CachedDataset:
     """The dataset of ``archive`` in the cache, fetched into it if need be, and in use by this process from now on.
 
     Where another process fetches it, that is waited for, and gone on with should it die. Nothing is written where the
-    dataset is there already.
+    dataset is there already. ``on_file`` hears of what this process fetches.
 
     Raises `IntegrityError`, `ProtocolError`, `RevisionReplacedError`, `CacheError`, or what ended the last attempt.
     """
@@ -73,7 +80,7 @@ async def fetch(
             await asyncio.sleep(_POLL_S * (0.1 + 0.9 * random_jitter()))
             continue
         try:
-            return await _Fetch(settings, archive, cache, reporter, pace or Pace(), claimed).run()
+            return await _Fetch(settings, archive, cache, reporter, pace or Pace(), claimed, on_file).run()
         except _LostError:
             reporter.note("another process went on with this download meanwhile")
 
@@ -105,7 +112,14 @@ class _Fetch:
     """One archive that is fetched into a work folder of ours."""
 
     def __init__(
-        self, settings: Settings, archive: Archive, cache: Cache, reporter: Reporter, pace: Pace, work: Work
+        self,
+        settings: Settings,
+        archive: Archive,
+        cache: Cache,
+        reporter: Reporter,
+        pace: Pace,
+        work: Work,
+        on_file: OnFile | None,
     ) -> None:
         self._settings = settings
         self._archive = archive
@@ -113,6 +127,7 @@ class _Fetch:
         self._reporter = reporter
         self._pace = pace
         self._work = work
+        self._on_file = on_file
         self._revision = Revision.of(archive)
         self._transfer: Transfer | None = None
 
@@ -214,11 +229,17 @@ class _Fetch:
             self._reporter.downloaded(here)
 
         self._reporter.download_starts(self._archive.dataset_id, total=total, done=total - plan.missing)
-        transfer = self._transfer = Transfer(self._settings, source, files, self._pace, on_bytes)
+
+        def on_file(file: WorkFile) -> None:
+            if self._on_file is not None:
+                self._on_file(contents, file)
+
+        transfer = self._transfer = Transfer(self._settings, source, files, self._pace, on_bytes, on_file)
         check_stop(stop)  # an interruption before this did not find the transfer
         known, asked = plan.pieces(known_from=tail.start, piece_bytes=self._pace.piece)
         for piece in known:
             transfer.store(piece, piece.start, memoryview(tail.between(piece.start, piece.stop)))
+        asked.sort(key=lambda piece: all(target.file != FEATURES_FILE for target in piece.targets))  # readers want it
         transfer.run(asked)
         members = [Member(wanted.file, wanted.bytes, files[wanted.file].sha256) for wanted in contents.wanted]
         return [*members, self._write_manifest(contents)]

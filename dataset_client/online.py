@@ -8,7 +8,7 @@ from dataset_client.backoff import Retries
 from dataset_client.cache import Cache, CachedDataset
 from dataset_client.concurrency import in_abandonable_thread
 from dataset_client.errors import CacheError, DatasetClientError, ServerUnreachableError
-from dataset_client.fetching import fetch
+from dataset_client.fetching import OnFile, fetch
 from dataset_client.following import messages_of
 from dataset_client.http import Http
 from dataset_client.polling import archive_of
@@ -26,22 +26,23 @@ async def obtain(
     reporter: Reporter,
     pace: Pace | None = None,
     watch: Watch | None = None,
+    on_file: OnFile | None = None,
 ) -> CachedDataset:
     """The dataset that answers ``request`` now, in the cache, and in use by this process from now on.
 
-    Its topic is followed by ``watch``, by default over a socket of its own. Nothing is written where it is there
-    already, so that a cache may be read-only. Raises whatever the error tree has, except `WaitTimeoutError`,
-    `NotCachedError` and what readers raise.
+    Its topic is followed by ``watch``, by default over a socket of its own. ``on_file`` is as of `fetch`.
+    Nothing is written where it is there already, so that a cache may be read-only. Raises whatever the error tree has,
+    except `WaitTimeoutError`, `NotCachedError` and what readers raise.
     """
     watch = watch or (lambda topic_id: messages_of([topic_id], settings, reporter.note))
     cache = Cache(settings.cache_dir)
     known = await asyncio.to_thread(cache.find_for, request)
     with Http(settings) as http:
         try:
-            dataset = await _obtain(http, request, reporter, watch, pace, is_known=known is not None)
+            dataset = await _obtain(http, request, reporter, watch, pace, on_file, is_known=known is not None)
         except RevisionReplacedError:
             reporter.note("the server has replaced the dataset meanwhile; asking again")
-            dataset = await _obtain(http, request, reporter, watch, pace, is_known=True)
+            dataset = await _obtain(http, request, reporter, watch, pace, on_file, is_known=True)
         except ServerUnreachableError as error:
             if known is not None:
                 error.remedy += f"\nAn earlier answer is in the cache: offline=True (--offline) opens {known.path}."
@@ -71,11 +72,18 @@ async def pull(dataset_id: str, settings: Settings, reporter: Reporter) -> Cache
 
 
 async def _obtain(
-    http: Http, request: DatasetRequest, reporter: Reporter, watch: Watch, pace: Pace | None, *, is_known: bool
+    http: Http,
+    request: DatasetRequest,
+    reporter: Reporter,
+    watch: Watch,
+    pace: Pace | None,
+    on_file: OnFile | None,
+    *,
+    is_known: bool,
 ) -> CachedDataset:
     """What the server offers now."""
     archive = await _published(http, request, reporter, watch, is_known=is_known)
-    return await fetch(http.settings, archive, Cache(http.settings.cache_dir), reporter, pace)
+    return await fetch(http.settings, archive, Cache(http.settings.cache_dir), reporter, pace, on_file)
 
 
 async def _published(
