@@ -1,0 +1,1 @@
+"""From the request to the first batch, and to a trained epoch."""
