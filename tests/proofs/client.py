@@ -1,9 +1,9 @@
 """``kill -9`` of the client wherever it may be, and a network and a server that err while it downloads.
 
 Each case: a client asks, and something happens to it. Another call goes on from what the first one has left. It must
-end with the right bytes, ask for nothing again that had arrived, and leave nothing behind. Half of the kills are before a real
-server, which builds the dataset, half before the one that the client's tests have. A kill counts for what it hit, which
-the client says as it dies (`killed`).
+end with the right bytes, ask for nothing again that had arrived, and leave nothing behind. Half of the kills are before
+a real server, which builds the dataset, half before the one that the client's tests have. A kill counts for what it
+hit, which the client says as it dies (`killed`).
 """
 
 import io
