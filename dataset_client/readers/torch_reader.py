@@ -107,32 +107,32 @@ class TorchLoader(DataLoader[dict[str, Any]]):  # type: ignore[misc]  # torch is
 
     def __init__(self, batches: TorchBatches, **options: Any) -> None:
         super().__init__(batches, batch_size=None, **options)
-        self._given = 0
+        self._batches, self._given = batches, 0
 
     def __len__(self) -> int:
         """The number of batches that the next iteration gives."""
-        return len(self.dataset)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._given = 0
         for batch in super().__iter__():
             self._given += 1
             yield batch
-        self.set_epoch(self.dataset.epoch + 1)
+        self.set_epoch(self._batches.epoch + 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in."""
-        if epoch != self.dataset.epoch:
+        if epoch != self._batches.epoch:
             self._given = 0
-        self.dataset.set_epoch(epoch)
+        self._batches.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """What was handed out so far, over all ranks, as plain JSON; batches read ahead do not count."""
-        return self.dataset.state_dict(self._given)
+        return self._batches.state_dict(self._given)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after what the state says: see `TorchBatches.load_state_dict`."""
-        self.dataset.load_state_dict(state)
+        self._batches.load_state_dict(state)
         self._given = 0
 
 
