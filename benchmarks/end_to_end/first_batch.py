@@ -7,7 +7,7 @@ from benchmarks.end_to_end.client import BATCH
 from benchmarks.end_to_end.place import Raw, run_client, serving
 from tests.support import VERSION
 
-PHOTOS = 16_000
+PHOTOS = 20_000
 STEPS = ("planning", "building", "shard", "first batch", "ready", "all here")
 
 

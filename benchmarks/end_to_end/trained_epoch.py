@@ -8,9 +8,9 @@ from benchmarks.end_to_end.client import BATCH, MODEL
 from benchmarks.end_to_end.place import Raw, run_client, serving
 from tests.support import VERSION
 
-PHOTOS = 3000
+PHOTOS = 2000
 HOWS = ("sequence", "streamed")
-CROP = [128, 128]
+CROP = [96, 96]
 
 
 def run(folder: Path, raw: Raw, rounds: int) -> dict:
