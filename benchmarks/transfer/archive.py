@@ -8,20 +8,19 @@ from pathlib import Path
 
 from benchmarks.service.place import VERSION
 from dataset_client.answers import Archive
-from dataset_client.protocol import canonical_json
 from tests.support import Server
 
-NAME = "paced"
+_NAME = "paced"
 _EXAMPLE = 100_000
 
 
 @dataclass(frozen=True)
 class Published:
-    """An archive, its ``file`` on the server's disk, and the ``config`` that asks for it, as canonical JSON."""
+    """An archive, its ``file`` on the server's disk, and the ``request`` for it, as JSON."""
 
     archive: Archive
     file: Path
-    config: str
+    request: str
 
     def told(self, url: str) -> str:
         """The archive as JSON, where another server at ``url`` has the file."""
@@ -46,9 +45,10 @@ def _sha256(file) -> bytes:
 def publish(server: Server, megabytes: int) -> Published:
     """Have a server make an archive of about this size, of examples of 100 kB."""
     config = {"count": megabytes * 1_000_000 // _EXAMPLE, "bytes_each": _EXAMPLE}
-    made = server.make(NAME, config, VERSION)
+    made = server.make(_NAME, config, VERSION)
     if made["kind"] != "ready":
         raise SystemExit(f"no archive: {made}")
     archive = Archive(made["dataset_id"], **made["archive"])
     (file,) = (server.data_dir / "archives").glob(f"{archive.dataset_id.removesuffix('.zip')}.*.zip")
-    return Published(archive, file, canonical_json(config))
+    request = {"dataset_name": _NAME, "handler_version": VERSION, "dataset_config": config}
+    return Published(archive, file, json.dumps(request))

@@ -30,10 +30,10 @@ class Contender:
 
 def ours(name: str, published: Published, folder: Path, url: str, *, asks: bool = False) -> Contender:
     """Our client, from a server of files at ``url``, or from the dataset server there if it ``asks`` that."""
-    source = ["--request", published.config, "--server", url] if asks else ["--archive", published.told(url)]
+    source = ["--request", published.request, "--server", url] if asks else ["--archive", published.told(url)]
 
     def size(output: str) -> int:
-        published.check(Path(next(events(output, "fetched"))["path"]))
+        published.check(Path(next(events(output, "done"))["path"]))
         return published.archive.bytes
 
     return Contender(name, [*_PYTHON, "benchmarks.transfer.ours", str(folder / "cache"), *source], size)
@@ -55,12 +55,12 @@ def curl(name: str, published: Published, folder: Path, url: str, then: str = ""
 def plain(name: str, published: Published, url: str, *options: str) -> Contender:
     """`benchmarks.transfer.plain`."""
     command = [*_PYTHON, "benchmarks.transfer.plain", f"{url}/{published.file.name}", *options]
-    return Contender(name, command, lambda output: int(next(events(output, "came"))["bytes"]))
+    return Contender(name, command, lambda output: int(next(events(output, "done"))["bytes"]))
 
 
 def once(contender: Contender, folder: Path, where: Sequence[str] = ()) -> dict[str, float]:
-    """Seconds, bytes and their quotients of one run, from its clock event if it has one, in an emptied ``folder``; its
-    command begins with ``where``.
+    """Seconds, bytes and their quotients of one run in an emptied ``folder``, whose command begins with ``where``; of
+    a run that says so, from its event ``clock`` to ``done``.
 
     `benchmarks.measure` would wait for the servers, too.
     """
@@ -75,8 +75,9 @@ def once(contender: Contender, folder: Path, where: Sequence[str] = ()) -> dict[
     if process.returncode:
         raise SystemExit(f"{contender.name} exited with {process.returncode}")
     told = output.read_text()
-    clock = next(events(told, "clock"), {"monotonic": started, "cpu": 0.0})
-    seconds, cpu = ended - clock["monotonic"], usage.ru_utime + usage.ru_stime - clock["cpu"]
+    first = next(events(told, "clock"), {"monotonic": started, "cpu": 0.0})
+    last = next(events(told, "done"), {"monotonic": ended, "cpu": usage.ru_utime + usage.ru_stime})
+    seconds, cpu = last["monotonic"] - first["monotonic"], last["cpu"] - first["cpu"]
     size = contender.size(told)
     return {"seconds": seconds, "bytes": size, "mb_s": size / 1e6 / seconds, "cpu_s_per_gb": cpu / size * 1e9}
 

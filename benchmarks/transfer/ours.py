@@ -11,9 +11,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from benchmarks.clock import start_clock
-from benchmarks.service.place import VERSION
-from benchmarks.transfer.archive import NAME
+from benchmarks.transfer.moment import say
 from dataset_client.answers import Archive
 from dataset_client.cache import Cache
 from dataset_client.fetching import fetch
@@ -31,13 +29,13 @@ def main() -> None:
     parser.add_argument("--server", default=DEFAULT_SERVER_URL)
     options = parser.parse_args()
     settings = Settings(options.server, options.cache)
-    start_clock()
+    say("clock")
     if options.archive:
         cached = asyncio.run(fetch(settings, Archive(**options.archive), Cache(options.cache), SilentReporter()))
     else:
-        request = make_request(NAME, VERSION, options.request)
+        request = make_request(**options.request)
         cached = asyncio.run(obtain(request, settings, SilentReporter()))
-    print(json.dumps({"event": "fetched", "path": str(cached.path)}))
+    say("done", path=str(cached.path))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The latter is what a network gives. Ends after ``--seconds`` at the latest; says
 """
 
 import argparse
-import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from benchmarks.clock import start_clock
+from benchmarks.transfer.moment import say
 
 _BLOCK = 1 << 20
 
@@ -58,15 +57,15 @@ def main() -> None:
     parser.add_argument("--streams", type=int)
     options = parser.parse_args()
     if options.streams is None:
-        start_clock()
+        say("clock")
         size = to_file(options.url, options.file, options.seconds)
     else:
         whole = int(requests.head(options.url, timeout=60).headers["Content-Length"])
         cuts = [whole * part // options.streams for part in range(options.streams + 1)]
         with ThreadPoolExecutor(options.streams) as pool:
-            start_clock()
+            say("clock")
             size = sum(pool.map(drop, [options.url] * options.streams, cuts, cuts[1:]))
-    print(json.dumps({"event": "came", "bytes": size}))
+    say("done", bytes=size)
 
 
 if __name__ == "__main__":
