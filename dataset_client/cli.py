@@ -164,12 +164,12 @@ def _usage(options: argparse.Namespace) -> int:
 
 def _completion(options: argparse.Namespace) -> int:
     try:
-        import argcomplete
+        from argcomplete.shell_integration import shellcode
     except ImportError as error:
         raise MissingDependencyError(
             "argcomplete is not installed", remedy="pip install 'remote-dataset-pipeline[completion]'"
         ) from error
-    print(argcomplete.shellcode(["dataset-client"], shell=options.shell))
+    print(shellcode(["dataset-client"], shell=options.shell))
     return 0
 
 

@@ -27,7 +27,8 @@ from dataset_client.manifest import FEATURES_FILE, MANIFEST_FILE, Member
 from dataset_client.plan import make_plan, require_space
 from dataset_client.progress import Reporter
 from dataset_client.settings import Settings
-from dataset_client.transfer import NoRangesError, Pace, RevisionReplacedError, Source, Transfer, get
+from dataset_client.source import NoRangesError, RevisionReplacedError, Source, get
+from dataset_client.transfer import Pace, Transfer
 from dataset_client.upkeep import make_room
 from dataset_client.uses import hold
 from dataset_client.workfile import WorkFile

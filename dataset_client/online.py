@@ -16,7 +16,8 @@ from dataset_client.problems import require_ready
 from dataset_client.progress import Reporter
 from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
-from dataset_client.transfer import Pace, RevisionReplacedError
+from dataset_client.source import RevisionReplacedError
+from dataset_client.transfer import Pace
 from dataset_client.wait import Watch, follow
 
 

@@ -26,9 +26,10 @@ from dataset_client.errors import ProtocolError
 from dataset_client.manifest import SAFE_NAME
 from dataset_client.plan import cut
 from dataset_client.settings import Settings
-from dataset_client.transfer import Pace, Source, Transfer
+from dataset_client.source import Source
+from dataset_client.transfer import Pace, Transfer
 from dataset_client.workfile import WorkFile
-from dataset_client.workspace import cache_errors, fsync_directory
+from dataset_client.workspace import cache_errors, fsync_directory, move
 
 _POLL_S = 0.5
 
@@ -102,7 +103,7 @@ async def _fetch(settings: Settings, work: Work, shard: SealedShard, target: Pat
     def run(_: threading.Event) -> None:
         transfer.run(cut([(wanted, file.missing())], pace.piece))
         with cache_errors(target):
-            (work.files / shard.file).replace(target)
+            move(work.files / shard.file, target)
             fsync_directory(target.parent)
 
     await in_thread(run, interrupt=lambda: transfer.fail(StoppedError()))

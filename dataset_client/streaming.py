@@ -27,8 +27,9 @@ from dataset_client.readers.features import parse_features
 from dataset_client.request import DatasetRequest
 from dataset_client.sealed import SealedShard, fetch_shard, keep
 from dataset_client.settings import Settings
+from dataset_client.source import RevisionReplacedError
 from dataset_client.stream import DatasetStream
-from dataset_client.transfer import Pace, RevisionReplacedError
+from dataset_client.transfer import Pace
 from dataset_client.workfile import WorkFile
 
 #: Sealed shards that are fetched at the same time: there are several where the client comes late, or was away.

@@ -4,7 +4,6 @@ Whatever breaks is tried again from where it broke, with fewer connections; what
 the records that are wrong if the file can tell (`verify`).
 """
 
-import re
 import threading
 import time
 from collections import deque
@@ -17,37 +16,20 @@ from dataset_client.errors import (
     DatasetClientError,
     IntegrityError,
     ServerBusyError,
-    ServerError,
     ServerUnreachableError,
 )
 from dataset_client.http import Body, Http
 from dataset_client.plan import Piece, Tempo, cut, portion
 from dataset_client.settings import Settings
+from dataset_client.source import Source
 from dataset_client.workfile import WorkFile
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-#: Deleted, not there now, and gone: what was given up or lost is made again for who asks for it again.
-_GIVEN_UP = frozenset({404, 409, 410})
 #: How often wrong bytes of one file are fetched again before all of it is.
 _MENDINGS = 8
 #: Pieces among which the next one is chosen.
 _CHOICE = 64
 #: Seconds between two looks at how fast it goes.
 _WINDOW_S = 0.5
-
-
-class RevisionReplacedError(IntegrityError):
-    """The server has published another revision since it offered this one, or has given it up: ask again. Callers
-    see it only if that goes on.
-
-    ``may_come_back`` if the same bytes may be there again once they have been made again.
-    """
-
-    may_come_back = False
-
-
-class NoRangesError(Exception):
-    """What answers does not serve parts of files; never reaches the user."""
 
 
 @dataclass(frozen=True)
@@ -60,59 +42,6 @@ class Pace:
     piece: int = 64 << 20
     block: int = 1 << 20
     connections: int = 16
-
-
-@dataclass
-class Source:
-    """Where bytes come from: ``url``, and what is there: ``size`` bytes with this ``sha256`` in hex. ``tag`` is the
-    entity tag that its first answer had, as every other one must.
-    """
-
-    url: str
-    size: int
-    sha256: str
-    tag: str | None = None
-
-    def get(self, http: Http, start: int, stop: int) -> Body:
-        """Ask for the bytes ``start`` to ``stop``, and return the body that brings them.
-
-        Raises `RevisionReplacedError`, `NoRangesError`, and what `Http.get` raises.
-        """
-        body = get(http, self.url, (start, stop), self.tag)
-        try:
-            self.tag = check_answer(self, body.status, body.headers, start) or self.tag
-        except BaseException:
-            body.close()
-            raise
-        return body
-
-
-def get(http: Http, url: str, part: tuple[int, int] | None, tag: str | None = None) -> Body:
-    """`Http.get`, where what is not there any more is a `RevisionReplacedError`."""
-    try:
-        return http.get(url, part, tag=tag)
-    except ServerError as error:
-        if error.status not in _GIVEN_UP:
-            raise
-        gone = RevisionReplacedError(f"{url} is not there any more: {error.message}")
-        gone.may_come_back = True
-        raise gone from error
-
-
-def check_answer(source: Source, status: int, headers: Mapping[str, str], start: int) -> str | None:
-    """Whether an answer has the bytes from ``start`` on of what is at ``source``: raises `RevisionReplacedError` or
-    `NoRangesError` if not, and returns its strong entity tag if it has one. Pure.
-    """
-    tag = headers.get("ETag", "")
-    published = headers.get("X-Content-SHA256") or source.sha256
-    if published != source.sha256 or status == 412 or (source.tag and tag and tag != source.tag):
-        raise RevisionReplacedError(f"{source.url} has been replaced by a new revision")
-    if status != 206:
-        raise NoRangesError
-    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != start or match[3] not in {str(source.size), "*"}:
-        raise ServerUnreachableError(f"{source.url} answers with other bytes than asked for", transient=True)
-    return tag if tag.startswith('"') else None
 
 
 class Transfer:
@@ -201,22 +130,25 @@ class Transfer:
     # -- what each worker does, in its thread
 
     def _work(self) -> None:
-        block = memoryview(bytearray(self._pace.block))
+        try:
+            with Http(self._settings) as http:
+                self._work_with(http, memoryview(bytearray(self._pace.block)))
+        except BaseException as error:
+            self.fail(error)
+
+    def _work_with(self, http: Http, block: memoryview) -> None:
         last: Piece | None = None
         rate = 0.0
-        with Http(self._settings) as http:
-            while (task := self._next(last, rate)) is not None:
-                began, last = time.monotonic(), None
-                try:
-                    if isinstance(task, WorkFile):
-                        self._resume(task)
-                    elif self._fetch(http, task, block):
-                        last, rate = task, (task.stop - task.start) / (time.monotonic() - began)
-                except BaseException as error:
-                    self.fail(error)
-                finally:
-                    with self._changed:
-                        self._asked_for.pop(id(task), None)
+        while (task := self._next(last, rate)) is not None:
+            began, last = time.monotonic(), None
+            try:
+                if isinstance(task, WorkFile):
+                    self._resume(task)
+                elif self._fetch(http, task, block):
+                    last, rate = task, (task.stop - task.start) / (time.monotonic() - began)
+            finally:
+                with self._changed:
+                    self._asked_for.pop(id(task), None)
 
     def _next(self, last: Piece | None, rate: float) -> WorkFile | Piece | None:
         """What to do next, waiting for it if need be, for a worker that has done ``last`` and brings ``rate`` bytes a

@@ -29,7 +29,8 @@ from client_server import (
 from dataset_client import Dataset, errors
 from dataset_client.http import Http
 from dataset_client.online import obtain
-from dataset_client.transfer import NoRangesError, Pace, RevisionReplacedError, Source, check_answer
+from dataset_client.source import NoRangesError, RevisionReplacedError, Source, check_answer
+from dataset_client.transfer import Pace
 
 #: One connection, so that what happens comes in order.
 PACE = Pace(tail=4096, piece=8192, block=1024, connections=1)
