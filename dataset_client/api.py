@@ -295,7 +295,6 @@ def open_dataset(dataset: str | os.PathLike[str], *, cache_dir: str | os.PathLik
     else:
         found = find_cached(dataset, Cache(resolve_cache_dir(cache_dir)))
         path = max(found, key=lambda path: sidecar_of(path).stat().st_mtime_ns)
-    hold(path)
     return Dataset.open(path)
 
 

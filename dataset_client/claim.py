@@ -16,6 +16,7 @@ minutes by the file system's own clock, which is longer than NFS keeps a file's 
 finds that his folder is gone, and stops.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataset_client.concurrency import in_thread
 from dataset_client.workspace import cache_errors, describe_owner, file_system_time, is_dead, move, new_owner_name
 
 BEAT_EVERY_S = 5.0
@@ -33,6 +35,10 @@ SILENT_AFTER_S = 180.0
 _STALE_AFTER_S = 7 * 24 * 3600.0
 _STALE_SHARD_S = 24 * 3600.0
 _FREE = "free-"
+
+
+class LostError(Exception):
+    """Somebody took our work folder for abandoned; never reaches the user."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,19 @@ class Work:
             self.path.parent.rmdir()
 
 
+async def claim(downloads: Path, scratch: Path, stem: str) -> Work | Holder:
+    """`try_claim`; who is cancelled meanwhile leaves the claim to others."""
+    claimed = list[Work | Holder]()
+    try:
+        await in_thread(lambda _: claimed.append(try_claim(downloads, scratch, stem)))
+    except asyncio.CancelledError:
+        for work in claimed:
+            if isinstance(work, Work):
+                work.give_up()
+        raise
+    return claimed[0]
+
+
 def try_claim(downloads: Path, scratch: Path, stem: str) -> Work | Holder:
     """Become the one who fetches ``stem``, or learn who is. Raises `CacheError`."""
     container = downloads / stem
@@ -125,8 +144,9 @@ def try_claim(downloads: Path, scratch: Path, stem: str) -> Work | Holder:
             found = _folders(container)
         now = file_system_time(scratch)
         for folder in found:
-            if not _is_free(folder, now):
-                return _holder(folder)
+            with contextlib.suppress(FileNotFoundError):  # it was given up, or taken, in this moment
+                if not _is_free(folder, now):
+                    return _holder(folder)
         for folder in found:
             if _take(folder, container / own):
                 return Work(container / own)

@@ -18,6 +18,7 @@ from dataset_client.manifest import (
     shards_of,
 )
 from dataset_client.readers.features import Feature, parse_features
+from dataset_client.uses import hold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,11 @@ class Dataset:
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
-        """Open an unpacked archive; raises `IntegrityError` if a file is missing or damaged (see `find_faults`)."""
+        """Open an unpacked archive; raises `IntegrityError` if a file is missing or damaged (see `find_faults`).
+
+        One in a cache is not removed from there while this process has it open.
+        """
+        hold(path)
         manifest = load_manifest(path)
         if faults := find_faults(path, members_of(path, manifest)):
             raise IntegrityError(f"{path} is damaged: {'; '.join(faults)}", remedy="Ask for the dataset again.")
@@ -96,7 +101,7 @@ class Dataset:
         """
         from dataset_client.readers.numpy_reader import read_examples
 
-        return read_examples(self.files(split), self.features)
+        return read_examples(self._examples_in(split), self.features)
 
     def examples(self, split: str, *, check_crc: bool = True) -> "Examples":
         """The examples of ``split`` by their number: ``len(examples)``, ``examples[i]``, ``examples[i:j]``; needs the
@@ -110,8 +115,8 @@ class Dataset:
         from dataset_client.readers.examples import Examples
         from dataset_client.readers.index import RecordIndex
 
-        shards = [(self.path / shard.file, shard.examples) for shard in self._shards(split)]
-        return Examples(RecordIndex(shards, check_crc=check_crc), ExampleDecoder(self.features))
+        index = RecordIndex(self._examples_in(split), check_crc=check_crc)
+        return Examples(index, ExampleDecoder(self.features))
 
     def loader(
         self,
@@ -272,6 +277,10 @@ class Dataset:
         size = self.config.get("batch_size", 0) if batch_size is None else batch_size
         examples = self.examples(split, check_crc=check_crc)
         return Feed(examples, source, size, rank, ranks, drop_last, transform)
+
+    def _examples_in(self, split: str) -> list[tuple[Path, int]]:
+        """The files of a split, and how many examples each has."""
+        return [(self.path / shard.file, shard.examples) for shard in self._shards(split)]
 
     def _shards(self, split: str) -> list[Shard]:
         if split not in self.splits:

@@ -12,7 +12,7 @@ from pathlib import Path
 from dataset_client.answers import Archive
 from dataset_client.backoff import Retries, random_jitter
 from dataset_client.cache import Cache, CachedDataset, Revision
-from dataset_client.claim import Holder, Work, remove_stale, try_claim
+from dataset_client.claim import Holder, LostError, Work, claim, remove_stale
 from dataset_client.concurrency import StoppedError, check_stop, in_abandonable_thread, in_thread
 from dataset_client.contents import Contents, Tail, Wanted, read_contents
 from dataset_client.errors import (
@@ -38,10 +38,6 @@ from dataset_client.workspace import cache_errors, fsync_directory
 OnFile = Callable[[Contents, WorkFile], None]
 #: Seconds, within which each who waits looks again at a moment of his own.
 _POLL_S = 0.5
-
-
-class _LostError(Exception):
-    """Somebody took our work folder for abandoned; never reaches the user."""
 
 
 class _UselessError(Exception):
@@ -75,28 +71,15 @@ async def fetch(
     while True:
         if cached := await asyncio.to_thread(cache.take, revision):
             return cached
-        claimed = await _claim(cache, revision.stem)
+        claimed = await claim(cache.downloads, cache.scratch, revision.stem)
         if isinstance(claimed, Holder):
             waits_for = _tell(reporter, archive, claimed, waits_for)
             await asyncio.sleep(_POLL_S * (0.1 + 0.9 * random_jitter()))
             continue
         try:
             return await _Fetch(settings, archive, cache, reporter, pace or Pace(), claimed, on_file).run()
-        except _LostError:
+        except LostError:
             reporter.note("another process went on with this download meanwhile")
-
-
-async def _claim(cache: Cache, stem: str) -> Work | Holder:
-    """`try_claim`; who is cancelled meanwhile leaves the claim to others."""
-    claimed = list[Work | Holder]()
-    try:
-        await in_thread(lambda _: claimed.append(try_claim(cache.downloads, cache.scratch, stem)))
-    except asyncio.CancelledError:
-        for work in claimed:
-            if isinstance(work, Work):
-                work.give_up()
-        raise
-    return claimed[0]
 
 
 def _tell(reporter: Reporter, archive: Archive, holder: Holder, waits_for: str) -> str:
@@ -135,13 +118,13 @@ class _Fetch:
     async def run(self) -> CachedDataset:
         """Fetch, verify and install it. What has arrived is kept for whoever goes on, unless it is of no use."""
         work = self._work
-        work.begin(on_loss=lambda: self._interrupt(_LostError()))
+        work.begin(on_loss=lambda: self._interrupt(LostError()))
         try:
             installed = await asyncio.to_thread(self._cache.take, self._revision)
             installed = installed or await self._fetch()
         except BaseException as error:
             if isinstance(error, CacheError) and not work.path.is_dir():
-                raise _LostError from error
+                raise LostError from error
             if isinstance(error, _UselessError):
                 work.discard()
                 raise error.reason from None
@@ -208,7 +191,8 @@ class _Fetch:
 
     def _fill(self, stop: threading.Event, source: Source, tail: Tail, contents: Contents) -> list[Member]:
         """Have all files in the work folder, complete and right, of what is here and what is fetched. Blocking."""
-        self._work.journals.mkdir(exist_ok=True)
+        with cache_errors(self._work.path):
+            self._work.journals.mkdir(exist_ok=True)
         files = {
             wanted.file: WorkFile(wanted, self._work.files / wanted.file, self._work.journals / wanted.file)
             for wanted in contents.wanted
@@ -268,7 +252,7 @@ class _Fetch:
 
     def _install(self, _stop: threading.Event, members: Sequence[Member], contents: Contents) -> CachedDataset:
         if not self._work.is_ours():
-            raise _LostError
+            raise LostError
         path = self._cache.install(self._work.files, self._revision, members)
         hold(path)
         return CachedDataset(self._revision, path, contents.manifest)

@@ -19,10 +19,10 @@ from typing import Any
 
 from dataset_client.backoff import random_jitter
 from dataset_client.cache import Cache
-from dataset_client.claim import Holder, Work, try_claim
+from dataset_client.claim import Holder, LostError, Work, claim
 from dataset_client.concurrency import StoppedError, in_thread
 from dataset_client.contents import Wanted
-from dataset_client.errors import ProtocolError
+from dataset_client.errors import CacheError, ProtocolError
 from dataset_client.manifest import SAFE_NAME
 from dataset_client.plan import cut
 from dataset_client.settings import Settings
@@ -70,13 +70,17 @@ async def fetch_shard(settings: Settings, cache: Cache, shard: SealedShard, pace
     while True:
         if await asyncio.to_thread(_is_whole, target, shard.bytes):
             return target
-        claimed = await asyncio.to_thread(try_claim, cache.downloads, cache.scratch, f"shard-{shard.sha256}")
+        claimed = await claim(cache.downloads, cache.scratch, f"shard-{shard.sha256}")
         if isinstance(claimed, Holder):
             await asyncio.sleep(_POLL_S * (0.1 + 0.9 * random_jitter()))
             continue
         try:
             await _fetch(settings, claimed, shard, target, pace)
-        except BaseException:
+        except LostError:
+            continue
+        except BaseException as error:
+            if isinstance(error, CacheError) and not claimed.path.is_dir():
+                continue  # somebody took the folder for abandoned, and goes on with it
             claimed.give_up()
             raise
         claimed.discard()
@@ -98,7 +102,7 @@ async def _fetch(settings: Settings, work: Work, shard: SealedShard, target: Pat
     file = WorkFile(wanted, work.files / shard.file, work.journals / shard.file)
     source = Source(shard.url, shard.bytes, shard.sha256)
     transfer = Transfer(settings, source, {shard.file: file}, pace, lambda here: work.progress(here, shard.bytes))
-    work.begin(on_loss=lambda: transfer.fail(StoppedError()))
+    work.begin(on_loss=lambda: transfer.fail(LostError()))
 
     def run(_: threading.Event) -> None:
         transfer.run(cut([(wanted, file.missing())], pace.piece))

@@ -186,7 +186,7 @@ class DatasetStream:
         from dataset_client.readers.numpy_reader import read_examples
 
         for shard in self._arrivals.shards(split):
-            yield from read_examples([self._arrivals.path_of(shard)], self.features)
+            yield from read_examples([(self._arrivals.path_of(shard), shard.examples)], self.features)
 
     def _paths(self, split: str) -> Iterator[Path]:
         """The files of a split: in their order if all are here, else as they arrive."""

@@ -58,7 +58,7 @@ class TorchStream(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # tor
         batches = self._stream.batches(self._split, **self._options, workers=self._workers, epoch=self._epoch)
         features = self._stream.features
         for batch in batches:
-            yield to_tensors(batch, features, channels_first=self._channels_first)
+            yield to_tensors(batch, features, channels_first=self._channels_first, batched=True)
 
 
 def _itself(batches: TorchBatches) -> TorchBatches:

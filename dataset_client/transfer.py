@@ -124,7 +124,12 @@ class Transfer:
     def _start_workers(self) -> None:
         tasks = len(self._pieces) + len(self._to_resume) + len(self._asked_for)
         while self._workers < min(self._tempo.connections, max(tasks, 1)):
-            threading.Thread(target=self._work, name="dataset-client-transfer", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name="dataset-client-transfer", daemon=True).start()
+            except RuntimeError as error:  # the process may have no more threads: those that there are will do
+                if not self._workers:
+                    self._failure = self._failure or error
+                return
             self._workers += 1
 
     # -- what each worker does, in its thread

@@ -148,7 +148,9 @@ def _remove_orphans(cache: Cache) -> None:
     for path in list(cache.datasets.iterdir()):
         with contextlib.suppress(OSError):
             is_installed = path.name in known or sidecar_of(path).exists()
-            if path.is_dir() and not is_installed and now - path.stat().st_ctime > ABANDONED_AFTER_S:
+            is_old = now - path.stat().st_ctime > ABANDONED_AFTER_S
+            # who evicts one that is open takes its sidecar away for a moment
+            if path.is_dir() and not is_installed and is_old and not is_held(path, now):
                 trash = cache.scratch / new_owner_name()
                 move(path, trash)
                 shutil.rmtree(trash, ignore_errors=True)

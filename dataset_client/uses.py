@@ -30,7 +30,7 @@ _pid = 0  # the process whose marks these are: a fork has none of its own
 
 def hold(dataset: Path) -> None:
     """Note that this process has the ``dataset`` at that path open, and used it now. Nothing for one in no cache."""
-    if not sidecar_of(dataset).exists():
+    if not _is_in_cache(dataset):
         return
     folder = _folder(dataset)
     with _lock, contextlib.suppress(OSError):
@@ -79,6 +79,12 @@ def forget(dataset: Path) -> None:
         for mark in list(_folder(dataset).iterdir()):
             mark.unlink(missing_ok=True)
         _folder(dataset).rmdir()
+
+
+def _is_in_cache(dataset: Path) -> bool:
+    """Whether it is there; who evicts takes its sidecar away for a moment, to see whether anybody has it open."""
+    is_of_a_cache = dataset.parent.name == "datasets" and (dataset.parent.parent / "downloads").is_dir()
+    return sidecar_of(dataset).exists() or (is_of_a_cache and dataset.is_dir())
 
 
 def _folder(dataset: Path) -> Path:

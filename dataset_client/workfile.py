@@ -65,6 +65,7 @@ class WorkFile:
             shutil.copyfile(self.path, copy)
             copy.replace(self.path)
         self.spans = Spans([(0, min(self.path.stat().st_size, self.wanted.bytes))])
+        self._journal.write_text("".join(f"{start} {stop}\n" for start, stop in self.spans))
 
     def write(self, offset: int, block: memoryview) -> bool:
         """Store ``block``; whether that completed the file, so that the caller is the one to `verify` it.
@@ -126,6 +127,8 @@ class WorkFile:
         """What an earlier run has left, as its journal says; never more than there is."""
         spans = Spans()
         with contextlib.suppress(OSError):
+            if self.path.stat().st_nlink > 1 and not self._journal.exists():
+                self.path.unlink()  # a name of another dataset's file, through which nobody shall write
             size = min(self.path.stat().st_size, self.wanted.bytes)
             for line in self._journal.read_bytes().split(b"\n")[:-1]:  # what has no end was cut off
                 with contextlib.suppress(ValueError):

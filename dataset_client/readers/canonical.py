@@ -46,9 +46,9 @@ def locate(data: bytes) -> dict[bytes, Spot]:
             if begin < end:
                 kind = data[begin]
                 begin, inner = _chunk(data, begin, kind, end)
-                if inner != end:
+                if inner != end or kind not in _KINDS:
                     raise OtherFormError
-            if end != after or key in spots or not (kind in _KINDS or kind == NOTHING):
+            if end != after or key in spots:
                 raise OtherFormError
             spots[key] = Spot(kind, begin, end)
             position = after

@@ -24,6 +24,7 @@ from dataset_client.readers.features import (
     TensorFeature,
     TextFeature,
     TextListFeature,
+    is_picture,
 )
 from dataset_client.readers.images import MODULES, decode_image
 from dataset_client.readers.optional import require
@@ -155,7 +156,7 @@ def _shaped(name: str, feature: TensorFeature, wire: "np.ndarray[Any, Any]") -> 
 
 
 def _raw_tensor(name: str, feature: TensorFeature, data: bytes) -> "np.ndarray[Any, Any] | np.generic":
-    """A tensor stored as bytes; the array is a view of them, and so read-only."""
+    """A tensor stored as bytes; the array is a view of them, and so read-only, unless it is a picture's."""
     import numpy as np
 
     dtype = np.dtype(feature.dtype).newbyteorder("<")
@@ -163,5 +164,5 @@ def _raw_tensor(name: str, feature: TensorFeature, data: bytes) -> "np.ndarray[A
     shape = None if rest else feature.resolve_shape(count)
     if shape is None:
         raise ValueError(f"feature {name!r} has {len(data)} bytes, which are no {dtype} of shape {feature.shape}")
-    array = np.frombuffer(data, dtype).reshape(shape)
+    array = np.frombuffer(bytearray(data) if is_picture(feature) else data, dtype).reshape(shape)
     return array[()] if shape == () else array

@@ -71,13 +71,15 @@ class BatchReader:
     transform: Transform | None = None
 
     def read(self, numbers: "Iterable[int]", epoch: int) -> dict[str, Any]:
-        """The batch of the examples ``numbers``; with none of them, arrays of length 0."""
+        """The batch of the examples ``numbers``; with none of them, what it would be, of length 0."""
         chosen = [int(number) for number in numbers]
+        if self.transform is not None:
+            # what it makes of an example shows only when it makes it
+            batch = self._transformed(chosen or [0], epoch, self.transform)
+            return batch if chosen else {name: values[:0] for name, values in batch.items()}
         if not chosen:
             return {name: _nothing(feature) for name, feature in self.examples.features.items()}
-        if self.transform is None:
-            return self._decoded(chosen)
-        return self._transformed(chosen, epoch, self.transform)
+        return self._decoded(chosen)
 
     def _decoded(self, numbers: list[int]) -> dict[str, Any]:
         """Images go straight to their place in the batch, whose shape is the first example's."""

@@ -75,7 +75,7 @@ class Loader:
     """Iterates over the batches of one rank: see `Dataset.loader`.
 
     Each iteration is one epoch, and the next iteration is the next epoch. One that is left early is begun again by
-    the next. After `load_state_dict` the next iteration gives the rest of the epoch that the state was taken in.
+    the next, where it began: after `load_state_dict` with the rest of the epoch that the state was taken in.
     """
 
     def __init__(self, feed: Feed, *, epoch: int = 0, workers: int | None = None, prefetch: int | None = None) -> None:
@@ -117,7 +117,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         start = self._start
         schedule = self._feed.schedule(start)
-        self._now, self._start = start, Position(start.epoch)
+        self._now = start
         return self._iterate(schedule)
 
     def _iterate(self, schedule: Schedule) -> Iterator[Batch]:

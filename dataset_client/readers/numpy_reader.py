@@ -6,30 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_client.errors import IntegrityError
 from dataset_client.readers.decoder import ExampleDecoder
-from dataset_client.readers.features import Feature, ImageFeature
-from dataset_client.readers.tfrecord import crc32c_function, read_records
+from dataset_client.readers.features import Feature, is_picture
+from dataset_client.readers.tfrecord import crc32c_function, damage, read_records
 
 if TYPE_CHECKING:
     from dataset_client.readers.decoder import Value
 
 
-def read_examples(files: Sequence[Path], features: Mapping[str, Feature]) -> "Iterator[dict[str, Value]]":
-    """The examples of ``files`` in order; `Dataset.as_numpy_iterator` says what they hold and what is
-    raised.
+def read_examples(shards: Sequence[tuple[Path, int]], features: Mapping[str, Feature]) -> "Iterator[dict[str, Value]]":
+    """The examples of ``shards`` in order, each of which has so many; `Dataset.as_numpy_iterator` says what they hold
+    and what is raised.
     """
     decode = ExampleDecoder(features)
     crc32c_function()
-    return _examples(files, decode)
+    return _examples(shards, decode)
 
 
-def _examples(files: Sequence[Path], decode: ExampleDecoder) -> "Iterator[dict[str, Value]]":
-    images = [name for name, feature in decode.features.items() if isinstance(feature, ImageFeature)]
-    for path in files:
+def _examples(shards: Sequence[tuple[Path, int]], decode: ExampleDecoder) -> "Iterator[dict[str, Value]]":
+    pictures = [name for name, feature in decode.features.items() if is_picture(feature)]
+    for path, count in shards:
+        found = 0
         for record in read_records(path):
+            found += 1
             example: dict[str, Any] = decode_record(decode, path, record.offset, record.data)
-            for name in images:
+            for name in pictures:
                 example[name].flags.writeable = False
             yield example
+        if found != count:
+            raise damage(path, path.stat().st_size, f"ends after {found} records; its manifest says {count}")
 
 
 def decode_record(

@@ -9,6 +9,7 @@ It says nothing of ranks, workers and batches: these may be others when reading 
 """
 
 import hashlib
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -80,7 +81,11 @@ def _mismatch(message: str) -> InvalidSettingError:
 
 
 def require_count(name: str, value: object, *, least: int) -> int:
-    """``value``, if it is an integer ≥ ``least``; else `InvalidSettingError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidSettingError(f"{name}={value!r} is no integer from {least} on")
-    return value
+    """``value`` as an int, if it is an integer ≥ ``least``, numpy's too; else `InvalidSettingError`."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]  # whatever it is
+    except TypeError:
+        count = least - 1
+    if isinstance(value, bool) or count < least:
+        raise InvalidSettingError(f"{name}={value!r} is no integer from {least} on", remedy=f"Give {name} a number.")
+    return count

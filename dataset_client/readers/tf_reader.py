@@ -121,4 +121,8 @@ def _decode_image(tf: Any, data: Any, feature: ImageFeature) -> Any:
         return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
     if feature.encoding == "png":
         return tf.io.decode_png(data, channels=channels)
-    return tf.io.decode_image(data, channels=channels, expand_animations=False)
+    return tf.cond(
+        tf.io.is_jpeg(data),
+        lambda: tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(data, channels=channels, expand_animations=False),
+    )

@@ -88,7 +88,7 @@ class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # to
         steps = range(first, len(schedule), each)
         features = self._feed.examples.features
         for batch in self._feed.batches(schedule, steps, workers=threads, prefetch=2 * threads):
-            yield to_tensors(batch, features, channels_first=self._channels_first)
+            yield to_tensors(batch, features, channels_first=self._channels_first, batched=True)
 
     def _start(self) -> Position:
         epoch, consumed = self._position.tolist()
@@ -146,24 +146,32 @@ class TorchExamples(MapDataset[dict[str, Any]]):  # type: ignore[misc]  # torch 
         return len(self._examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return to_tensors(self._examples[index], self._examples.features, channels_first=self._channels_first)
+        example, features = self._examples[index], self._examples.features
+        return to_tensors(example, features, channels_first=self._channels_first, batched=False)
 
 
-def to_tensors(values: Mapping[str, Any], features: Mapping[str, Feature], *, channels_first: bool) -> dict[str, Any]:
-    """Arrays as tensors, texts and the like as they are.
+def to_tensors(
+    values: Mapping[str, Any], features: Mapping[str, Feature], *, channels_first: bool, batched: bool
+) -> dict[str, Any]:
+    """Arrays as tensors, texts and the like as they are; ``batched`` if the first axis of an array is the batch's.
 
-    With ``channels_first`` pictures (…, H, W, C) become (…, C, H, W) without a copy: memory keeps torch's
-    ``channels_last`` layout, which its convolutions like best.
+    With ``channels_first`` pictures (H, W, C) become (C, H, W) without a copy: memory keeps torch's ``channels_last``
+    layout, which its convolutions like best. What a transform has made of a picture that has no channels, such as class
+    numbers (H, W), stays as it is.
     """
-    return {name: _convert(value, channels_first and is_picture(features.get(name))) for name, value in values.items()}
+    return {
+        name: _convert(value, channels_first and is_picture(features.get(name)), 4 if batched else 3)
+        for name, value in values.items()
+    }
 
 
-def _convert(value: Any, channels_first: bool) -> Any:
-    if isinstance(value, list):
-        return [_convert(item, channels_first) for item in value]
+def _convert(value: Any, channels_first: bool, axes: int) -> Any:
+    """``axes`` are those of an array of pictures."""
+    if isinstance(value, list):  # of a batch whose pictures differ in size
+        return [_convert(item, channels_first, 3) for item in value]
     if isinstance(value, np.generic):
         return torch.tensor(value.item(), dtype=torch.from_numpy(np.empty(0, value.dtype)).dtype)
     if not isinstance(value, np.ndarray):
         return value
     tensor = torch.from_numpy(value if value.flags.writeable else value.copy())
-    return tensor.movedim(-1, -3) if channels_first and tensor.ndim >= 3 else tensor
+    return tensor.movedim(-1, -3) if channels_first and tensor.ndim == axes else tensor
