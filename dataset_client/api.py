@@ -307,6 +307,8 @@ def find_cached(dataset: str | os.PathLike[str], cache: Cache) -> list[Path]:
     if given.parent == cache.datasets and given in cache.paths():
         return [given]
     prefix = str(dataset).removesuffix(".zip")
+    if not prefix:
+        raise NotCachedError("no dataset has an empty name", remedy="Name one by its id, or by the beginning of it.")
     found = [path for path in cache.paths() if path.name.startswith(prefix)]
     if not found:
         raise NotCachedError(

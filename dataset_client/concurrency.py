@@ -31,11 +31,12 @@ async def in_thread(
     """Run ``function(stop, *args)`` in a thread. Cancelling the wait sets ``stop``, calls ``interrupt``,
     which ends what the thread blocks on, and waits until the thread has ended.
 
-    The latter matters: the caller is about to clean up files that the thread writes.
+    The latter matters: the caller is about to clean up files that the thread writes. The interpreter's end does not
+    wait: then it is as if the process was killed.
     """
     stop = threading.Event()
     # not a task: asyncio.run cancels all tasks after a second Ctrl-C, and would call this one done
-    work = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, stop, *args))
+    work = asyncio.wrap_future(_start(functools.partial(function, stop, *args)))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

@@ -19,7 +19,8 @@ from dataset_client.settings import Settings
 
 #: A server takes request lines of 8,190 bytes.
 _MAX_URL = 8000
-#: A socket that ends sooner, and without news, is suspect of being cut by something in between.
+#: A socket that ends sooner and without news, or at any time without a word, is suspect of being cut by something in
+#: between.
 _BRIEF_S = 5.0
 #: So many suspicions in a row are enough.
 _SUSPICIONS = 3
@@ -75,15 +76,18 @@ def _parts(topics: Sequence[str], settings: Settings) -> list[list[str]]:
 async def _followed(
     topics: Sequence[str], histories: dict[str, History], settings: Settings, connect: _Connect, *, is_socket: bool
 ) -> AsyncGenerator[Event]:
-    """One connection after another; several sockets in a row that break at once raise `SocketsBlockedError`."""
+    """One connection after another; several sockets in a row that break at once, or bring nothing, raise
+    `SocketsBlockedError`.
+    """
     clock = asyncio.get_running_loop().time
     retries, suspicions = Retries(settings.retry, patience_s=settings.retry.first_contact_s), 0
     while True:
-        since, is_open, has_news = clock(), False, False
+        since, is_open, is_heard, has_news = clock(), False, False, False
         try:
             async with connect({topic: histories[topic].after for topic in topics}, settings) as messages:
                 is_open = True
                 async for message in messages:
+                    is_heard = True
                     if message.topic_id not in topics:
                         continue
                     retries.reached()
@@ -98,9 +102,10 @@ async def _followed(
         except SocketsBlockedError:
             raise
         except DatasetClientError as error:
-            if has_news or clock() - since > _BRIEF_S:
+            is_brief = clock() - since < _BRIEF_S
+            if has_news or (is_heard and not is_brief):
                 retries.progressed()
-            is_cut = is_open and not has_news and clock() - since < _BRIEF_S
+            is_cut = is_open and not has_news and (is_brief or not is_heard)
             suspicions = suspicions + 1 if is_cut or _is_suspect(error) else 0
             if is_socket and suspicions >= _SUSPICIONS:
                 raise SocketsBlockedError(error.message) from error
@@ -136,10 +141,17 @@ async def _merged(streams: Sequence[AsyncGenerator[Event]]) -> AsyncGenerator[Ev
                 yield item
                 continue
             open_streams -= 1
-            for task in tasks:
-                if task.done():
-                    task.result()
+            if failed := [task for task in tasks if task.done() and task.exception()]:
+                await _end(tasks)
+                while not items.empty():  # what is here was taken for told: nobody will hear of it again
+                    if (item := items.get_nowait()) is not None:
+                        yield item
+                failed[0].result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -56,6 +56,8 @@ async def subscribe(after: Mapping[str, int], settings: Settings) -> AsyncIterat
         raise ProtocolError(f"{url}: {error}") from error
     except WebSocketException as error:
         raise ServerAwayError(f"{url}: {error}", code=HANDSHAKE_CUT, transient=True) from error
+    except TimeoutError as error:  # nobody is there, or something swallows the handshake
+        raise ServerAwayError(f"{url}: no answer in time", code=HANDSHAKE_CUT, transient=True) from error
     except OSError as error:
         raise ServerAwayError(f"{url}: {error or type(error).__name__}", transient=True) from error
     async with socket:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from dataset_client.answers import Answer, Archive, read_archive
 from dataset_client.backoff import Retries
@@ -14,6 +15,7 @@ from dataset_client.http import Http
 from dataset_client.polling import archive_of
 from dataset_client.problems import require_ready
 from dataset_client.progress import Reporter
+from dataset_client.protocol import Event
 from dataset_client.request import DatasetRequest
 from dataset_client.settings import Settings
 from dataset_client.source import RevisionReplacedError
@@ -28,22 +30,29 @@ async def obtain(
     pace: Pace | None = None,
     watch: Watch | None = None,
     on_file: OnFile | None = None,
+    on_event: Callable[[Event], None] = lambda _: None,
 ) -> CachedDataset:
     """The dataset that answers ``request`` now, in the cache, and in use by this process from now on.
 
-    Its topic is followed by ``watch``, by default over a socket of its own. ``on_file`` is as of `fetch`.
+    Its topic is followed by ``watch``, by default over a socket of its own; ``on_event`` hears of what belongs to the
+    attempt that answers. ``on_file`` is as of `fetch`.
     Nothing is written where it is there already, so that a cache may be read-only. Raises whatever the error tree has,
     except `WaitTimeoutError`, `NotCachedError` and what readers raise.
     """
     watch = watch or (lambda topic_id: messages_of([topic_id], settings, reporter.note))
+
+    def tell(event: Event) -> None:
+        reporter.build_event(event)
+        on_event(event)
+
     cache = Cache(settings.cache_dir)
     known = await asyncio.to_thread(cache.find_for, request)
     with Http(settings) as http:
         try:
-            dataset = await _obtain(http, request, reporter, watch, pace, on_file, is_known=known is not None)
+            dataset = await _obtain(http, request, reporter, watch, tell, pace, on_file, is_known=known is not None)
         except RevisionReplacedError:
             reporter.note("the server has replaced the dataset meanwhile; asking again")
-            dataset = await _obtain(http, request, reporter, watch, pace, on_file, is_known=True)
+            dataset = await _obtain(http, request, reporter, watch, tell, pace, on_file, is_known=True)
         except ServerUnreachableError as error:
             if known is not None:
                 error.remedy += f"\nAn earlier answer is in the cache: offline=True (--offline) opens {known.path}."
@@ -77,18 +86,25 @@ async def _obtain(
     request: DatasetRequest,
     reporter: Reporter,
     watch: Watch,
+    tell: Callable[[Event], None],
     pace: Pace | None,
     on_file: OnFile | None,
     *,
     is_known: bool,
 ) -> CachedDataset:
     """What the server offers now."""
-    archive = await _published(http, request, reporter, watch, is_known=is_known)
+    archive = await _published(http, request, reporter, watch, tell, is_known=is_known)
     return await fetch(http.settings, archive, Cache(http.settings.cache_dir), reporter, pace, on_file)
 
 
 async def _published(
-    http: Http, request: DatasetRequest, reporter: Reporter, watch: Watch, *, is_known: bool
+    http: Http,
+    request: DatasetRequest,
+    reporter: Reporter,
+    watch: Watch,
+    tell: Callable[[Event], None],
+    *,
+    is_known: bool,
 ) -> Archive:
     """Ask, wait if need be, and return the archive.
 
@@ -107,7 +123,7 @@ async def _published(
             answer = await _ask(http, request, patience_s=policy.reconnect_s)
             if answer.archive is not None:
                 return answer.archive
-            event = await follow(messages, attempt=answer.attempt, on_event=reporter.build_event)
+            event = await follow(messages, attempt=answer.attempt, on_event=tell)
             if event is not None:
                 return read_archive(require_ready(event).data)
             reporter.note("the server has forgotten this request; asking again")

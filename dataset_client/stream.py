@@ -143,8 +143,6 @@ class DatasetStream:
         Values are those of `Dataset.as_keras_dataset`, which is for the epochs after it: a `keras.utils.PyDataset` has
         to know how many batches there will be.
         """
-        from dataset_client.stream_batches import pairs
-
         size = self._batch_size(batch_size, least=1)
         batches = self.batches(
             split,
@@ -155,7 +153,15 @@ class DatasetStream:
             transform=transform,
             workers=workers,
         )
-        return pairs(batches, lambda: self.features, inputs, labels)
+        return self._pairs(batches, inputs, labels, transformed=transform is not None)
+
+    def _pairs(
+        self, batches: Iterator[dict[str, Any]], inputs: str, labels: str, *, transformed: bool
+    ) -> Iterator[tuple[Any, Any]]:
+        from dataset_client.readers.pairs import Pairs
+
+        pairs = Pairs(self.features, inputs, labels, transformed=transformed)
+        yield from map(pairs.of, batches)
 
     def as_tf_dataset(
         self, split: str, *, batch_size: int | None = None, shuffle: "Shuffle | int | None" = None

@@ -3,17 +3,15 @@
 import contextlib
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dataset_client.arrivals import Arrivals, ArrivedShard
-from dataset_client.errors import InvalidSettingError
 from dataset_client.readers.decoder import ExampleDecoder
 from dataset_client.readers.examples import Examples, Transform, stack
-from dataset_client.readers.features import Feature, is_picture
 from dataset_client.readers.index import RecordIndex
 from dataset_client.readers.loader import default_workers
 from dataset_client.readers.parallel import as_they_come
@@ -35,7 +33,7 @@ class Cut:
 
     def random(self, shard: ArrivedShard, *more: int) -> np.random.Generator:
         """Random numbers that depend on seed, epoch, shard and ``more`` alone."""
-        return np.random.default_rng([self.seed, self.epoch, zlib.crc32(shard.file.encode()), *more])
+        return np.random.default_rng([len(more), self.seed, self.epoch, zlib.crc32(shard.file.encode()), *more])
 
 
 def batches(arrivals: Arrivals, split: str, cut: Cut, workers: int | None) -> Iterator[dict[str, Any]]:
@@ -77,26 +75,3 @@ def _cut(
                 batch = []
     if batch and not cut.drop_last and not stop.is_set():
         yield batch
-
-
-def pairs(
-    batches: Iterator[dict[str, Any]], features: Callable[[], Mapping[str, Feature]], inputs: str, labels: str
-) -> Iterator[tuple[Any, Any]]:
-    """Batches as Keras wants them: pictures as inputs float32 in [0, 255], as labels float32 in [0, 1]."""
-    kinds = features()
-    for name in (inputs, labels):
-        if name not in kinds:
-            raise InvalidSettingError(f"examples have no {name!r}", remedy=f"They have: {', '.join(kinds)}.")
-    for batch in batches:
-        yield _floats(batch[inputs], kinds[inputs], 1), _floats(batch[labels], kinds[labels], 255)
-
-
-def _floats(value: Any, feature: Feature, scale: int) -> Any:
-    if not isinstance(value, np.ndarray):
-        raise InvalidSettingError(
-            "images have no one shape in all examples",
-            remedy="Ask for a dataset with an image_size or crop_size, or give a transform that makes one.",
-        )
-    if not is_picture(feature) or value.dtype != np.uint8:
-        return value
-    return value.astype(np.float32) / np.float32(scale)

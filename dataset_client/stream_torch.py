@@ -9,7 +9,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from dataset_client.errors import InvalidSettingError
 from dataset_client.readers.position import require_count
-from dataset_client.readers.torch_reader import TorchBatches, to_tensors
+from dataset_client.readers.torch_reader import TorchBatches, rank_and_ranks, to_tensors
 
 if TYPE_CHECKING:
     from dataset_client.dataset import Dataset
@@ -39,6 +39,11 @@ class TorchStream(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # tor
             return iter(self._ordinary(whole))
         if get_worker_info() is not None:
             raise _no_workers()
+        if rank_and_ranks(None, None)[1] > 1:
+            raise InvalidSettingError(
+                "a dataset that is not whole yet is not shared among ranks",
+                remedy="Wait for it on every rank: stream.dataset().as_torch_dataset(…).",
+            )
         return self._streamed()
 
     def __reduce__(self) -> tuple[object, ...]:

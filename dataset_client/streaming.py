@@ -27,7 +27,7 @@ from dataset_client.readers.features import parse_features
 from dataset_client.request import DatasetRequest
 from dataset_client.sealed import SealedShard, fetch_shard, keep
 from dataset_client.settings import Settings
-from dataset_client.source import RevisionReplacedError
+from dataset_client.source import NoRangesError, RevisionReplacedError
 from dataset_client.stream import DatasetStream
 from dataset_client.transfer import Pace
 from dataset_client.workfile import WorkFile
@@ -51,19 +51,29 @@ def start(request: DatasetRequest, settings: Settings, reporter: Reporter) -> Da
         try:
             arrivals.end(await _Streaming(request, settings, reporter, arrivals).run())
         except asyncio.CancelledError:
-            arrivals.end(BuildCancelledError("the stream was closed; the build goes on at the server"))
+            closed = "the stream was closed; the build goes on at the server"
+            arrivals.end(BuildCancelledError(closed, remedy="Ask again to go on with what has arrived."))
         except BaseException as error:  # it goes to who iterates
             arrivals.end(error)
         finally:
             reporter.close()
 
-    thread = threading.Thread(target=lambda: asyncio.run(fetch()), name="dataset-client-stream", daemon=True)
+    def run() -> None:
+        try:
+            asyncio.run(fetch())
+        except BaseException as error:  # no loop could be made: that goes to who iterates, too
+            arrivals.end(error)
+        finally:
+            begun.set()
+
+    thread = threading.Thread(target=run, name="dataset-client-stream", daemon=True)
     thread.start()
     begun.wait()
 
     def stop() -> None:
         with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
-            cancel[0]()
+            for end in cancel:
+                end()
         thread.join()
 
     return DatasetStream(arrivals, request.config, stop)
@@ -89,7 +99,14 @@ class _Streaming:
         """
         archive = _Archive(self._cache, self._arrivals, self._told)
         obtaining = asyncio.create_task(
-            obtain(self._request, self._settings, self._reporter, watch=self._watch, on_file=archive.verified)
+            obtain(
+                self._request,
+                self._settings,
+                self._reporter,
+                watch=self._watch,
+                on_file=archive.verified,
+                on_event=self._heard,
+            )
         )
         fetching = [asyncio.create_task(self._fetch_sealed()) for _ in range(_AT_ONCE)]
         try:
@@ -113,20 +130,23 @@ class _Streaming:
         return dataset
 
     async def _watch(self, topic_id: str) -> AsyncGenerator[Event]:
-        """What happens on the topic; shards that are sealed are put on our list. When all are, those of them that are
-        being fetched are waited for before that is told.
+        """What happens on the topic; before it is told that all shards are sealed, those that are being fetched are
+        waited for.
         """
         async with contextlib.aclosing(messages_of([topic_id], self._settings, self._reporter.note)) as messages:
             async for message in messages:
-                if message.kind == "shard":
-                    self._sealed.put_nowait(SealedShard.of(message.data))
-                self._dataset_id = str(message.data.get("dataset_id") or self._dataset_id)
                 if message.kind == "ready":
                     while not self._sealed.empty():  # what is not begun comes sooner with the archive
                         self._sealed.get_nowait()
                         self._sealed.task_done()
                     await self._sealed.join()
                 yield message
+
+    def _heard(self, event: Event) -> None:
+        """Put a shard that the attempt which answers us has sealed on our list."""
+        self._dataset_id = str(event.data.get("dataset_id") or self._dataset_id)
+        if event.kind == "shard":
+            self._sealed.put_nowait(SealedShard.of(event.data))
 
     async def _fetch_sealed(self) -> None:
         while True:
@@ -141,7 +161,7 @@ class _Streaming:
         await asyncio.to_thread(self._cache.prepare)
         try:
             path = await fetch_shard(self._settings, self._cache, shard, Pace())
-        except (RevisionReplacedError, IntegrityError):
+        except (RevisionReplacedError, IntegrityError, NoRangesError):
             return  # it is fetched with the archive
         self._told.arrived(ArrivedShard(shard.file, shard.split, shard.examples, path), shard.sha256)
 

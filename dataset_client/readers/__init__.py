@@ -1,3 +1,1 @@
-"""Reading examples without the handler that made them: the file formats, and examples as numpy or
-TensorFlow.
-"""
+"""Reading examples without the handler that made them: the file formats, their order, and what frameworks want."""

@@ -9,20 +9,19 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
-from dataset_client.errors import InvalidSettingError
-from dataset_client.readers.features import is_picture
 from dataset_client.readers.loader import Batch, Feed
+from dataset_client.readers.pairs import Pairs
 from dataset_client.readers.position import Position, require_count
 
 
 class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """One epoch: ``self[i]`` is batch i as (inputs, labels).
 
-    Pictures of uint8 as inputs become float32 (B, H, W, C) in [0, 255], as labels float32 (B, H, W, C) in [0, 1]; all
-    else is as `Dataset.loader` gives it. Hand it to ``fit`` with ``shuffle=False``, as Keras' own shuffling
-    draws on a global generator, and with ``callbacks=[self.epochs()]``, which gives each epoch its order.
+    What becomes of pictures says `Pairs`; all else is as `Dataset.loader` gives it. Hand it to ``fit`` with
+    ``shuffle=False``, as Keras' own shuffling draws on a global generator, and with ``callbacks=[self.epochs()]``,
+    which gives each epoch its order; and without ``steps_per_epoch``, with which Keras goes on in the next epoch at the batch
+    where it stopped in this one.
     """
 
     def __init__(self, feed: Feed, *, inputs: str, labels: str, workers: int) -> None:
@@ -31,11 +30,8 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no
         self._lock = threading.Lock()  # Keras asks from one thread, but from which one it does not say
         self._ahead: Generator[Batch, None, None] | None = None
         self._next = 0
-        for name in (inputs, labels):
-            if name not in feed.examples.features:
-                known = ", ".join(feed.examples.features)
-                raise InvalidSettingError(f"examples have no {name!r}", remedy=f"They have: {known}.")
-        self._feed, self._inputs, self._labels = feed, inputs, labels
+        features = feed.examples.features
+        self._feed, self._pairs = feed, Pairs(features, inputs, labels, transformed=feed.transform is not None)
         self._set(Position())
 
     def __len__(self) -> int:
@@ -47,7 +43,7 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no
             raise IndexError(f"batch {index} of {len(self)}")
         with self._lock:
             batch = self._read(index)
-        return self._numbers(batch, self._inputs, 1), self._numbers(batch, self._labels, 255)
+        return self._pairs.of(batch)
 
     def _read(self, index: int) -> Batch:
         """Batch ``index``; from the second on that comes after the one before, the next ones are read ahead."""
@@ -70,18 +66,6 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no
         if self._ahead is not None:
             self._ahead.close()
         self._ahead = None
-
-    def _numbers(self, batch: Mapping[str, Any], name: str, scale: int) -> Any:
-        value = batch[name]
-        if not isinstance(value, np.ndarray):
-            raise InvalidSettingError(
-                f"{name!r} has no one shape in all examples",
-                remedy="Ask for a dataset with an image_size or crop_size, or give a transform that makes one.",
-            )
-        if not is_picture(self._feed.examples.features[name]) or value.dtype != np.uint8:
-            return value
-        pixels = value.astype(np.float32)
-        return pixels if scale == 1 else pixels / np.float32(scale)
 
     def epochs(self) -> Any:
         """A callback for ``fit`` that gives each epoch its own order: epoch n of the training is epoch n here."""

@@ -1,6 +1,7 @@
 """One cache, many processes: who fetches, who waits, what is in use, and what goes."""
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -15,13 +16,16 @@ from client_archives import make_archive
 from client_server import Topic, stall
 
 from dataset_client import Dataset, errors, upkeep
+from dataset_client import claim as claims
 from dataset_client.cache import Cache, Revision
 from dataset_client.claim import SILENT_AFTER_S, Holder, Work, remove_stale, try_claim
+from dataset_client.contents import Wanted
 from dataset_client.online import obtain
 from dataset_client.request import make_request
 from dataset_client.transfer import Pace
 from dataset_client.uses import hold, is_held, release
-from dataset_client.workspace import new_owner_name
+from dataset_client.workfile import WorkFile
+from dataset_client.workspace import file_system_time, new_owner_name
 from tests.proofs import client as kills
 
 PACE = Pace(tail=4096, piece=8192, block=1024, connections=2)
@@ -30,6 +34,7 @@ PROGRAM = """
 import asyncio, json, sys
 from pathlib import Path
 from dataset_client.backoff import RetryPolicy
+from dataset_client.contents import Wanted
 from dataset_client.online import obtain
 from dataset_client.progress import LineReporter
 from dataset_client.request import make_request
@@ -143,6 +148,19 @@ def test_one_of_two_claims(cache):
     assert (third.files / "a").read_text() == "some"
     third.discard()
     assert list(cache.downloads.iterdir()) == list(cache.scratch.iterdir()) == []
+
+
+def test_a_claim_that_is_given_up_while_another_is_looked_at(cache, monkeypatch):
+    work = claim(cache)
+
+    def give_up(scratch):
+        work.discard()
+        return file_system_time(scratch)
+
+    monkeypatch.setattr(claims, "file_system_time", give_up)
+    assert isinstance(claim(cache), Holder), "who it was is not known any more"
+    monkeypatch.undo()
+    assert isinstance(claim(cache), Work)
 
 
 def test_an_empty_container_is_nobodys(cache):
@@ -271,6 +289,43 @@ def test_directories_that_nothing_vouches_for_go_after_a_day(cache, monkeypatch)
     assert kept.is_dir()
     assert not orphan.exists()
     assert list(cache.scratch.iterdir()) == []
+
+
+def test_what_is_open_stays_though_who_evicts_has_its_sidecar(cache, monkeypatch):
+    path = put(cache, "a", 100, 1000.0)
+    sidecar = path.with_name(f"{path.name}.json")
+    aside = sidecar.rename(cache.scratch / "aside")
+    hold(path)
+    assert is_held(path, time.time())
+    monkeypatch.setattr(upkeep, "ABANDONED_AFTER_S", -1.0)
+    upkeep.collect(cache)
+    assert path.is_dir()
+    aside.rename(sidecar)
+    release(path)
+
+
+def test_a_file_that_was_lent_is_here_for_whoever_goes_on(tmp_path):
+    lender = tmp_path / "lender"
+    lender.write_bytes(b"0123456789")
+    wanted = Wanted("a", 10, hashlib.sha256(b"0123456789").hexdigest(), crc32=0, at=0)
+    WorkFile(wanted, tmp_path / "a", tmp_path / "journal").take(lender)
+    lender.unlink()
+    again = WorkFile(wanted, tmp_path / "a", tmp_path / "journal")
+    assert again.missing() == []
+    assert again.resume()
+    assert again.verify()
+
+
+def test_nothing_is_written_through_a_name_of_anothers_file(tmp_path):
+    lender = tmp_path / "lender"
+    lender.write_bytes(b"0123456789")
+    (tmp_path / "a").hardlink_to(lender)  # and then the process was killed
+    wanted = Wanted("a", 10, hashlib.sha256(b"abcdefghij").hexdigest(), crc32=0, at=0)
+    file = WorkFile(wanted, tmp_path / "a", tmp_path / "journal")
+    assert file.missing() == [(0, 10)]
+    assert file.write(0, memoryview(b"abcdefghij"))
+    assert file.verify()
+    assert lender.read_bytes() == b"0123456789"
 
 
 # --- use and room

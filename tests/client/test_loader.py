@@ -129,6 +129,14 @@ def test_a_state_is_for_the_next_iteration_alone(dataset, order):
     assert loader.state_dict() == state | {"epoch": 2, "consumed": 0}
 
 
+def test_a_look_at_the_first_batch_loses_nothing(dataset, order):
+    loader = dataset.loader("train", batch_size=8, shuffle=True, seed=9)
+    _, state = run(dataset, ranks=2, size=4, steps=3)
+    loader.load_state_dict(state)
+    next(iter(loader))
+    assert [key for batch in loader for key in batch["key"]] == order[24:]
+
+
 def test_a_state_of_another_seed_is_refused(dataset):
     _, state = run(dataset, ranks=1, size=4, steps=2)
     with pytest.raises(errors.InvalidSettingError, match="seed was 9 and is 0") as caught:
@@ -183,6 +191,20 @@ def test_a_rank_without_examples_gets_an_empty_batch(dataset):
     batches = list(dataset.loader("train", batch_size=5, ranks=8, rank=0, workers=0))
     assert [len(batch["image"]) for batch in batches] == [5, 0]
     assert (batches[1]["box"].shape, batches[1]["image"].dtype, batches[1]["key"]) == ((0, 4), np.uint8, [])
+
+
+def test_an_empty_batch_has_what_the_transform_makes(dataset):
+    batches = list(dataset.loader("train", batch_size=5, ranks=8, rank=0, workers=0, transform=numbers))
+    assert [len(batch["mask"]) for batch in batches] == [5, 0]
+    assert [batches[1][name].dtype for name in ("mask", "area")] == [np.int64, np.float32]
+    assert (batches[1].keys(), batches[1]["key"]) == (batches[0].keys(), [])
+    assert batches[1]["mask"].shape[1:] == batches[0]["mask"].shape[1:]
+
+
+def numbers(example, _rng):
+    """Class numbers (H, W) instead of levels (H, W, 1)."""
+    mask = (example["mask"][:10, :10, 0] > 0).astype(np.int64)
+    return {"mask": mask, "area": np.float32(example["area"]), "key": example["key"]}
 
 
 def sides(example, _rng):
@@ -249,6 +271,13 @@ def test_threads_end_with_the_iteration(dataset, end):
     del batches
     gc.collect()
     until_none_reads()
+
+
+def test_counts_are_numbers_of_any_kind(dataset):
+    assert len(dataset.loader("train", batch_size=np.int64(8))) == 6
+    with pytest.raises(errors.InvalidSettingError, match="batch_size") as caught:
+        dataset.loader("train")
+    assert "Give batch_size a number" in str(caught.value)
 
 
 def test_errors_come_at_their_place(tmp_path):

@@ -1,6 +1,8 @@
 """Where WebSockets do not get through, the same calls work by asking now and then."""
 
 import asyncio
+import contextlib
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ from aiohttp import web
 from client_archives import make_archive
 from client_server import problem
 from topics_server import Known, TopicsServer, not_our_words, stripped
+from websockets.utils import accept_key
 
 from dataset_client import errors, following, make_request, polling, request_dataset_async, wait_for_completion, watch
 from dataset_client.backoff import RetryPolicy
@@ -54,6 +57,43 @@ async def test_sockets_that_break_at_once_again_and_again_are_blocked(blocked, t
     )
     assert (await call).path.is_dir()
     assert len(blocked.sockets) == 3
+
+
+async def test_a_socket_that_opens_and_brings_nothing_is_polled_past(blocked, tmp_path, monkeypatch):
+    """What is in between answers the handshake, and lets no frame through, so that no ping is answered."""
+
+    async def swallow(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"/notifications" in head.splitlines()[0]:
+            opened.append(writer)
+            key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)[1].decode()
+            accepted = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
+            writer.write(f"HTTP/1.1 101 Switching Protocols\r\n{accepted}".encode())
+            return  # the connection stays
+        onward, out = await asyncio.open_connection("127.0.0.1", int(blocked.url.rpartition(":")[2]))
+        out.write(head.replace(b"keep-alive", b"close"))
+        pass_on = [asyncio.create_task(_copy(reader, out)), asyncio.create_task(_copy(onward, writer))]
+        await asyncio.wait(pass_on, return_when=asyncio.FIRST_COMPLETED)
+
+    opened, notes = [], []
+    monkeypatch.setattr(following, "_BRIEF_S", 0.05)  # each lasts longer than that
+    blocked.block, blocked.topics[TOPIC].attempt = None, 1
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = Settings(url, tmp_path, heartbeat_s=0.1)
+        async with asyncio.timeout(60), contextlib.aclosing(messages_of([TOPIC], settings, notes.append)) as messages:
+            assert (await anext(messages)).kind == "subscribed"
+        for writer in opened:
+            writer.close()
+    assert len(opened) == 3
+    assert len(notes) == 1
+
+
+async def _copy(reader, writer):
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+    writer.close()
 
 
 async def test_a_gateway_that_fails_again_and_again_is_polled_past(blocked, tmp_path):

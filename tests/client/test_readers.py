@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -76,10 +77,18 @@ def test_every_flipped_bit_is_found_at_its_offset(tmp_path, position):
 def test_every_cut_is_found(tmp_path, length):
     data = record(b"abc") + record(b"data")
     if length == 19:
-        return  # a cut between records; the manifest's sizes and hashes find that one
+        return  # a cut between records: see below
     (tmp_path / "r").write_bytes(data[:length])
     with pytest.raises(errors.IntegrityError, match=r"offset (0|19): the file ends within"):
         list(read_records(tmp_path / "r"))
+
+
+def test_a_shard_that_ends_between_records_is_found(dataset):
+    path = dataset.files("train")[0]
+    *_, last = read_records(path)
+    os.truncate(path, last.offset)
+    with pytest.raises(errors.IntegrityError, match=f"offset {last.offset}: the file ends after"):
+        list(dataset.as_numpy_iterator("train"))
 
 
 def test_a_length_beyond_the_file_allocates_nothing(tmp_path):

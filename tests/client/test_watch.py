@@ -9,7 +9,7 @@ from websockets.asyncio.server import serve
 
 from dataset_client import errors, watch
 from dataset_client.backoff import RetryPolicy
-from dataset_client.following import messages_of
+from dataset_client.following import _merged, messages_of
 from dataset_client.history import History, HistoryLostError
 from dataset_client.protocol import Event
 from dataset_client.settings import Settings
@@ -181,3 +181,27 @@ def test_what_takes_the_place_of_mere_progress_is_new():
 
 def test_kinds_of_a_newer_server_are_left_out():
     assert taken(History(), event(1, "weather"), event(2)) == [2]
+
+
+async def test_what_was_taken_in_before_another_stream_broke_is_told():
+    taken, told = [], []
+
+    async def good():
+        for number in range(100):
+            taken.append(number)
+            yield number
+            await asyncio.sleep(0)
+
+    async def bad():
+        await asyncio.sleep(0.001)
+        raise RuntimeError("broken")
+        yield
+
+    async def listen():
+        async for item in _merged([good(), bad()]):
+            told.append(item)
+            await asyncio.sleep(0.01)  # slower than what comes
+
+    with pytest.raises(RuntimeError, match="broken"):
+        await listen()
+    assert told == taken
