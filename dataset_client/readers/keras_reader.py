@@ -20,8 +20,8 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no
 
     What becomes of pictures says `Pairs`; all else is as `Dataset.loader` gives it. Hand it to ``fit`` with
     ``shuffle=False``, as Keras' own shuffling draws on a global generator, and with ``callbacks=[self.epochs()]``,
-    which gives each epoch its order; and without ``steps_per_epoch``, with which Keras goes on in the next epoch at the batch
-    where it stopped in this one.
+    which gives each epoch its order; and without ``steps_per_epoch``, with which Keras goes on in the next epoch at
+    the batch where it stopped in this one.
     """
 
     def __init__(self, feed: Feed, *, inputs: str, labels: str, workers: int) -> None:
