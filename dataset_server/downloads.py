@@ -37,7 +37,7 @@ CACHE = web.AppKey("cache", Cache)
 
 #: Bytes given to the kernel at a time: where a reader is as fast as the copying, others have their turn between two of
 #: these (nginx has ``sendfile_max_chunk`` for that).
-_TURN = 8 << 20
+_TURN = 16 << 20
 _TLS_CHUNK = 1 << 18
 #: Seconds in which a reader must take one turn's bytes; one who does not has gone, and holds the archive in vain.
 _PATIENCE = 300.0
@@ -201,9 +201,19 @@ def _open_below(folder: Path, path: str) -> int:
 
 
 def _read_ahead(descriptor: int, position: int, size: int) -> None:
-    """Have the disk fetch what is read soon, where the system knows of such hints."""
+    """Have the disk fetch what is read soon, unless it is in memory, where the system knows of such hints."""
     with contextlib.suppress(AttributeError, OSError):
+        if not size or (_is_in_memory(descriptor, position) and _is_in_memory(descriptor, position + size - 1)):
+            return  # to find that of every page takes as long as to send some of them
         os.posix_fadvise(descriptor, position, size, os.POSIX_FADV_WILLNEED)
+
+
+def _is_in_memory(descriptor: int, position: int) -> bool:
+    """Whether a byte can be read without the disk."""
+    try:
+        return os.preadv(descriptor, [bytearray(1)], position, os.RWF_NOWAIT) == 1
+    except OSError:  # EAGAIN, or a file system that does not know
+        return False
 
 
 def _headers(piece: Piece) -> dict[str, str]:
