@@ -39,8 +39,10 @@ CACHE = web.AppKey("cache", Cache)
 #: these (nginx has ``sendfile_max_chunk`` for that).
 _TURN = 16 << 20
 _TLS_CHUNK = 1 << 18
+#: Bytes from one place to the next that is looked at to see whether the disk is needed.
+_LOOK_EVERY = 1 << 20
 #: Seconds in which a reader must take one turn's bytes; one who does not has gone, and holds the archive in vain.
-_PATIENCE = 300.0
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -201,10 +203,13 @@ def _open_below(folder: Path, path: str) -> int:
 
 
 def _read_ahead(descriptor: int, position: int, size: int) -> None:
-    """Have the disk fetch what is read soon, unless it is in memory, where the system knows of such hints."""
-    with contextlib.suppress(AttributeError, OSError):
-        if not size or (_is_in_memory(descriptor, position) and _is_in_memory(descriptor, position + size - 1)):
-            return  # to find that of every page takes as long as to send some of them
+    """Have the disk fetch what is read soon, unless all places that are looked at are in memory already: to give the
+    hint for pages that are there takes as long as to send some of them.
+    """
+    places = [*range(position, position + size, _LOOK_EVERY), position + size - 1]
+    with contextlib.suppress(AttributeError, OSError):  # where the system does not know of such hints
+        if not size or all(_is_in_memory(descriptor, place) for place in places):
+            return
         os.posix_fadvise(descriptor, position, size, os.POSIX_FADV_WILLNEED)
 
 
