@@ -149,7 +149,7 @@ class Confinement:
 
 def for_handlers(settings: Settings) -> Confinement:
     """What handlers may do by the settings, and by what lies under the raw root now."""
-    processes = 1 + settings.workers + settings.handler_processes
+    processes = 1 + settings.workers_of_a_build + settings.handler_processes
     limits = Limits(
         memory=settings.handler_memory,
         cpu_time=settings.handler_cpu_time,

@@ -38,10 +38,12 @@ CACHE = web.AppKey("cache", Cache)
 
 #: Bytes given to the kernel at a time: where a reader is as fast as the copying, others have their turn between two of
 #: these (nginx has ``sendfile_max_chunk`` for that).
-_TURN = 8 << 20
+_TURN = 16 << 20
 _TLS_CHUNK = 1 << 18
+#: Bytes from one place to the next that is looked at to see whether the disk is needed.
+_LOOK_EVERY = 1 << 20
 #: Seconds in which a reader must take one turn's bytes; one who does not has gone, and holds the archive in vain.
-_PATIENCE = 300.0
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -188,9 +190,22 @@ def _open(piece: Piece, part: range) -> IO[bytes]:
 
 
 def _read_ahead(descriptor: int, position: int, size: int) -> None:
-    """Have the disk fetch what is read soon, where the system knows of such hints."""
-    with contextlib.suppress(AttributeError, OSError):
+    """Have the disk fetch what is read soon, unless all places that are looked at are in memory already: to give the
+    hint for pages that are there takes as long as to send some of them.
+    """
+    places = [*range(position, position + size, _LOOK_EVERY), position + size - 1]
+    with contextlib.suppress(AttributeError, OSError):  # where the system does not know of such hints
+        if not size or all(_is_in_memory(descriptor, place) for place in places):
+            return
         os.posix_fadvise(descriptor, position, size, os.POSIX_FADV_WILLNEED)
+
+
+def _is_in_memory(descriptor: int, position: int) -> bool:
+    """Whether a byte can be read without the disk."""
+    try:
+        return os.preadv(descriptor, [bytearray(1)], position, os.RWF_NOWAIT) == 1
+    except OSError:  # EAGAIN, or a file system that does not know
+        return False
 
 
 def _headers(piece: Piece) -> dict[str, str]:

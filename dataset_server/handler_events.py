@@ -66,13 +66,20 @@ class Finished(_Event):
     files: tuple[ShardFile | _MetadataFile, ...]
 
 
+class ConfigFault(_Event):
+    """One fault of a config; ``path`` is a JSON pointer into it."""
+
+    path: str
+    reason: str
+
+
 class Fault(_Event):
     """Why a command failed."""
 
     event: Literal["error"]
     code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = "handler_failed"
     message: str = ""
-    faults: list[dict[str, str]] = []
+    faults: tuple[ConfigFault, ...] = ()
 
 
 HandlerEvent = Described | Planned | Progress | Shard | Finished | Fault

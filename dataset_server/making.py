@@ -66,11 +66,6 @@ class Progress:
         return {"done": self.done, "total": self.total, "rate": round(rate, 2), "eta": eta and round(eta, 1)}
 
 
-def workers_of_a_build(settings: Settings) -> int:
-    """Worker processes of one build: ``workers`` is what the machine has, shared by the builds that may run at once."""
-    return max(1, settings.workers // settings.concurrent_builds)
-
-
 class Maker:
     """Makes datasets with handlers, and tells the database and the topics how far that is."""
 
@@ -128,7 +123,7 @@ class Maker:
             "config": json.loads(dataset.config),
             "raw_root": str(self._settings.raw_root),
             "work_dir": str(work),
-            "workers": workers_of_a_build(self._settings),
+            "workers": self._settings.workers_of_a_build,
         }
 
     async def _plan(self, lease: Lease, environment: Environment, request: dict[str, Any], work: Path) -> None:

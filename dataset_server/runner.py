@@ -236,7 +236,7 @@ def _judge(final: HandlerEvent | None, report: Report | None, command: str) -> H
         raise fault
     if isinstance(final, Fault):
         if final.code == "config_refused":
-            raise ConfigRefusedError(final.message, final.faults)
+            raise ConfigRefusedError(final.message, [fault.model_dump() for fault in final.faults])
         mismatch = final.code == "request_malformed" and "handler_api" in final.message
         raise HandlerFaultError("handler_api_mismatch" if mismatch else final.code, final.message)
     if final is None or (report and report.status != 0):
@@ -311,7 +311,8 @@ def _excess(final: HandlerEvent | None, report: Report, command: str) -> Handler
         code = "handler_cpu_exceeded"
     if report.status == -signal.SIGXFSZ or (fault and f"[Errno {errno.EFBIG}]" in fault.message):
         code = "handler_file_too_large"
-    if report.oom_kills and (report.status == -signal.SIGKILL or (fault and fault.code == "worker_died")):
+    was_killed = report.status == -signal.SIGKILL or (fault and fault.code == "worker_died")
+    if code is None and report.oom_kills and was_killed:
         code = "handler_out_of_memory"
     return HandlerFaultError(code, f"the handler's '{command}' {_EXCESSES[code]}") if code else None
 

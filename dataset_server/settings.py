@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -101,11 +101,21 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 def three_quarters_of_memory() -> ByteSize:
-    """Bytes: of the machine's memory, or of the control group's where that has less (Linux, version 2)."""
+    """Bytes: of the machine's memory, or of what this process's control groups have left it (Linux, version 2)."""
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # no limit, or none to be seen
-        size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return ByteSize(size * 3 // 4)
+    return ByteSize(min([size, *group_limits()]) * 3 // 4)
+
+
+def group_limits(of: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Bytes of memory that each control group allows which a process is in, from its own up to ``root``."""
+    with contextlib.suppress(OSError):
+        for line in of.read_text().splitlines():
+            if line.startswith("0::/"):  # version 2
+                group = root / line.removeprefix("0::/")
+                for folder in (group, *group.parents):
+                    if folder.is_relative_to(root):
+                        with contextlib.suppress(OSError, ValueError):  # no limit, or none to be seen
+                            yield int((folder / "memory.max").read_text())
 
 
 class Settings(BaseSettings):
@@ -251,6 +261,13 @@ class Settings(BaseSettings):
     )
     audit_days: float = Field(365, gt=0, description="Days for which it is kept who asked for what.")
 
+    @property
+    def workers_of_a_build(self) -> int:
+        """Worker processes of one build: ``workers`` is what the machine has, shared by the builds that may run at
+        once.
+        """
+        return max(1, self.workers // self.concurrent_builds)
+
     @model_validator(mode="before")
     @classmethod
     def _variables_are_settings(cls, given: Any) -> Any:
@@ -265,6 +282,11 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path | None) -> Path | None:
         # Handlers run in folders of their own, where a relative path would mean something else.
         return path.expanduser().absolute() if path else path
+
+    @field_validator("handler_reads")
+    @classmethod
+    def _all_absolute(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path.expanduser().absolute() for path in paths)
 
     @field_validator("database_url")
     @classmethod

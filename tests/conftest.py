@@ -1,9 +1,15 @@
 """Fixtures for everybody: raw data, real and self-made, and real servers."""
 
+import signal
+
 import pytest
 
 from examples.demo_data import make_raw_data
 from tests.support import PLUGINS, REAL_RAW, Server
+
+# A shell that starts us in the background has SIGINT ignored, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
 """What a cached request is compared with: a bare aiohttp view that parses JSON, reads one row of SQLite and answers.
 
-python -m benchmarks.service.bare DATABASE
+python -m benchmarks.service.bare DATABASE aiosqlite|sqlite3
+
+It reads as most do, by aiosqlite, which hands each read to a thread and back, or as fast as can be, on its loop's own.
 """
 
+import sqlite3
 import sys
 
 import aiosqlite
@@ -10,16 +13,26 @@ from aiohttp import web
 
 
 def main() -> None:
+    address, on_loop = f"file:{sys.argv[1]}?mode=ro", sys.argv[2] == "sqlite3"
+
     async def view(request: web.Request) -> web.Response:
         body = await request.json()
         query = "SELECT topic_id, state, dataset_id, attempt FROM topics WHERE dataset_name = ? LIMIT 1"
-        async with request.app["database"].execute(query, (body["dataset_name"],)) as rows:
-            row = await rows.fetchone()
+        if on_loop:
+            row = request.app["database"].execute(query, (body["dataset_name"],)).fetchone()
+        else:
+            async with request.app["database"].execute(query, (body["dataset_name"],)) as rows:
+                row = await rows.fetchone()
         return web.json_response(dict(zip(("topic_id", "state", "dataset_id", "attempt"), row, strict=True)))
 
     async def database(app: web.Application):
-        async with aiosqlite.connect(f"file:{sys.argv[1]}?mode=ro", uri=True) as app["database"]:
+        if on_loop:
+            app["database"] = sqlite3.connect(address, uri=True)
             yield
+            app["database"].close()
+        else:
+            async with aiosqlite.connect(address, uri=True) as app["database"]:
+                yield
 
     app = web.Application()
     app.cleanup_ctx.append(database)

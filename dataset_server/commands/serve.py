@@ -41,7 +41,8 @@ def add_parser(commands: Commands) -> None:
     add_settings(parser)
     parser.add_argument("--host", help="address to listen on (127.0.0.1; others need a token)")
     parser.add_argument("--port", type=int, help="port to listen on (8710; 0 takes a free one)")
-    parser.add_argument("--workers", type=int, metavar="N", help="worker processes of a build (one per core)")
+    workers = "worker processes, shared by the builds that may run at once (one per core)"
+    parser.add_argument("--workers", type=int, metavar="N", help=workers)
 
 
 def run(options: argparse.Namespace) -> int:

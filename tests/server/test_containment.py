@@ -551,10 +551,12 @@ def test_a_signal_without_a_name():
         _judge(None, Report(status=-40), "build")
 
 
-def test_a_full_disk_has_its_code():
+@pytest.mark.parametrize("oom_kills", [0, 1])  # anywhere on the machine
+@pytest.mark.parametrize(("breach", "code"), [("disk", "disk_full"), ("cpu_time", "handler_cpu_exceeded")])
+def test_a_breach_has_its_code(breach, code, oom_kills):
     with pytest.raises(HandlerFaultError) as refused:
-        _judge(None, Report(breach="disk"), "build")
-    assert refused.value.code == "disk_full"
+        _judge(None, Report(status=-9, breach=breach, oom_kills=oom_kills), "build")
+    assert refused.value.code == code
 
 
 async def test_output_is_bounded():

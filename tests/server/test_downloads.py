@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 from dataset_client import request_dataset
 from dataset_server.api import AUDIT, BUILDS
 from dataset_server.auth import ANYBODY, CLIENT
-from dataset_server.downloads import CACHE, Piece, _open, get_shard, send
+from dataset_server.downloads import CACHE, Piece, _is_in_memory, _open, _read_ahead, get_shard, send
 from dataset_server.middlewares import faults
 from dataset_server.ranges import Wanted, wanted
 from dataset_server.store.audit import Audit
 from dataset_server.store.offers import Offer
 from dataset_server.store.schema import Shard
-from tests.support import Server
+from tests.support import Server, wait_until
 
 TAG = "ab" * 32
 
@@ -383,3 +383,26 @@ def test_raw_data_that_changed_makes_a_new_revision_and_the_old_one_is_read_on(s
         content = fetch(serving, offered).content
         assert hashlib.sha256(content).hexdigest() == offered["archive"]["sha256"]
     assert serving.post("duts", {"limit": 4}).status_code == 200
+
+
+def test_what_is_in_memory_is_not_read_ahead(tmp_path, monkeypatch):
+    path, advised = tmp_path / "large", []
+    path.write_bytes(bytes(1 << 20))
+    monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: advised.append(arguments[1:3]))
+    with path.open("rb") as file:
+        if not _is_in_memory(file.fileno(), 0):
+            pytest.skip("this file system does not tell what is in memory")
+        _read_ahead(file.fileno(), 0, 1 << 20)
+        _read_ahead(file.fileno(), 1 << 20, 0)  # there is nothing more to come
+        assert advised == []
+        monkeypatch.undo()
+        os.fsync(file.fileno())
+
+        def is_forgotten():  # the kernel keeps what it is at yet
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return not _is_in_memory(file.fileno(), (1 << 20) - 1)
+
+        assert wait_until(is_forgotten)
+        monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: advised.append(arguments[1:3]))
+        _read_ahead(file.fileno(), 0, 1 << 20)
+        assert advised == [(0, 1 << 20)]

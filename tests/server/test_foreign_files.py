@@ -116,3 +116,12 @@ def test_what_is_no_json_is_the_handlers_fault(content):
     assert caught.value.code == "handler_protocol"
     with pytest.raises(HandlerFaultError):
         parse_event(b'{"event": "described", "more": ' + content + b"}")
+
+
+def test_faults_are_what_clients_are_told_they_are():
+    fault = parse_event(b'{"event": "error", "code": "config_refused", "faults": [{"path": "/a", "reason": "b"}]}')
+    assert [one.model_dump() for one in fault.faults] == [{"path": "/a", "reason": "b"}]
+    for faults in (b'[{"field": "a", "msg": "b"}]', b'[{"path": "/a", "reason": 1}]', b'"a"'):
+        with pytest.raises(HandlerFaultError) as caught:
+            parse_event(b'{"event": "error", "code": "config_refused", "faults": ' + faults + b"}")
+        assert caught.value.code == "handler_protocol"

@@ -27,11 +27,12 @@ from dataset_server.__main__ import main
 from dataset_server.backup import BackupError, back_up, restore
 from dataset_server.checks import database, everything, machine, storage
 from dataset_server.checks.finding import failed
-from dataset_server.checks.machine import judge_clock
+from dataset_server.checks.machine import containment, judge_clock
 from dataset_server.checks.storage import Space, file_system, judge_space
 from dataset_server.credentials import masked
 from dataset_server.logs import JsonFormatter, TextFormatter, log_context, request_id
 from dataset_server.migrations import head
+from dataset_server.settings import load_settings
 from dataset_server.store.inspection import Inspection, copy_database, mark_evicted
 from tests.support import ROOT, Server, git, wait_until
 
@@ -106,6 +107,13 @@ def test_the_clock_is_judged_by_what_else_knows_the_time():
     assert judge_clock(now, now + 20, None).level == "warning"
     assert judge_clock(now, now, now + 3600).level == "warning"
     assert judge_clock(86400.0, 86400.0, None).level == "failed"
+
+
+def test_folders_that_handlers_shall_read_and_are_not_there(tmp_path):
+    settings = load_settings(raw_root=tmp_path, data_dir=tmp_path.parent / "data", handler_reads=[tmp_path / "models"])
+    assert any(str(tmp_path / "models") in finding.message for finding in containment(settings))
+    (tmp_path / "models").mkdir()
+    assert not any(str(tmp_path / "models") in finding.message for finding in containment(settings))
 
 
 def test_where_others_get_in_a_token_is_asked_for():
