@@ -57,10 +57,13 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no
         if self._ahead is None:
             return self._feed.read(self._schedule, index)
         try:
-            return next(self._ahead)
+            batch = next(self._ahead)
         except Exception:
             self._stop()  # it has ended with its error
             raise
+        if index + 1 == len(self):
+            self._stop()  # Keras keeps us, and our threads would wait for the next epoch
+        return batch
 
     def _stop(self) -> None:
         if self._ahead is not None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -105,6 +106,13 @@ def test_fit_sees_every_epoch_in_its_order(dataset, workers):
         levels = np.concatenate([batch["image"].mean(axis=(1, 2)).sum(axis=1) for batch in numpy])
         wanted += [levels[:count].mean() for count in (4, 8, 12, 16, 20, COUNT)]
     np.testing.assert_allclose(logged, wanted, rtol=1e-5)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("dataset-reader") and ends(thread)]
+
+
+def ends(thread):
+    """Whether it goes on for longer than it takes to end."""
+    thread.join(20)
+    return thread.is_alive()
 
 
 def test_numpy_readers_import_no_framework():

@@ -72,6 +72,7 @@ def open_examples(directory, examples, fields=FIELDS, config=None):
     path = unpack_to(directory, splits={"train": 1})
     (path / "features.json").write_text(json.dumps({"featuresDict": {"features": fields}}))
     manifest = json.loads((path / "manifest.json").read_bytes())
+    manifest["shards"][0]["examples"] = manifest["splits"]["train"]["examples"] = len(examples)
     next(path.glob("*.tfrecord-*")).write_bytes(b"".join(record(serialized(features)) for features in examples))
     return Dataset(path, manifest, config or {})
 
