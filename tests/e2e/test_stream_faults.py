@@ -153,6 +153,7 @@ def test_a_consumer_that_stops_early(make_server, options, gate, tmp_path):
             break
         batches = stream.batches("train", batch_size=2)
         next(batches)
+        assert wait_until(lambda: len([*(cache / "shards").iterdir()]) == 4)
     with pytest.raises(errors.BuildCancelledError, match="closed"):
         list(batches)
     assert wait_until(lambda: not threads_of_ours()), threads_of_ours()
