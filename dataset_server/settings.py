@@ -108,14 +108,15 @@ def three_quarters_of_memory() -> ByteSize:
 
 def group_limits(of: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
     """Bytes of memory that each control group allows which a process is in, from its own up to ``root``."""
-    with contextlib.suppress(OSError):
-        for line in of.read_text().splitlines():
-            if line.startswith("0::/"):  # version 2
-                group = root / line.removeprefix("0::/")
-                for folder in (group, *group.parents):
-                    if folder.is_relative_to(root):
-                        with contextlib.suppress(OSError, ValueError):  # no limit, or none to be seen
-                            yield int((folder / "memory.max").read_text())
+    try:
+        version_2 = re.search(r"^0::/(.*)$", of.read_text(), re.MULTILINE)
+    except OSError:
+        return
+    folder = root / version_2[1] if version_2 else root
+    for group in (folder, *folder.parents):
+        if group.is_relative_to(root):
+            with contextlib.suppress(OSError, ValueError):  # no limit, or none to be seen
+                yield int((group / "memory.max").read_text())
 
 
 class Settings(BaseSettings):

@@ -63,10 +63,10 @@ async def _interpreter(python: str) -> Finding:
 def containment(settings: Settings) -> list[Finding]:
     """What handlers could do here that they should not, and could not do that they should."""
     abi = landlock_abi()
-    missing = [str(path) for path in settings.handler_reads if not path.exists()]
     found = [
         warning("containment", f"handler_reads names {path}, which is not there", "name the folder where it is")
-        for path in missing
+        for path in settings.handler_reads
+        if not path.exists()
     ]
     found += [
         warning("containment", gap, "a newer kernel, or another place for the folder, closes this")
