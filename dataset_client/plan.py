@@ -13,11 +13,6 @@ from dataset_client.errors import CacheError
 
 #: Bytes between two files that are rather fetched in vain than left out: as many as a zip's header may have.
 _GAP = 305
-#: Bytes that are worth a request, whatever the network.
-_LEAST = 1 << 18
-#: Seconds that a request should take: at the end of a transfer, where connections should not wait for each other long,
-#: and before.
-_SHORT_S, _LONG_S = 0.25, 2.0
 
 
 @dataclass(frozen=True)
@@ -69,12 +64,10 @@ _Spans = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Plan:
-    """``keep`` are files that are complete, as far as their journals say, and are to be verified; ``take`` files that
-    are elsewhere in the cache, and where; ``fetch`` the rest, with the spans of them that are missing: ``missing``
-    bytes together.
+    """``take`` are files that are elsewhere in the cache, and where; ``fetch`` others, with the spans of them that are
+    missing: ``missing`` bytes together. The rest is complete, as far as journals say, and kept.
     """
 
-    keep: tuple[str, ...]
     take: Mapping[str, Path]
     fetch: tuple[tuple[Wanted, _Spans], ...]
 
@@ -95,10 +88,9 @@ class Plan:
 
 def make_plan(wanted: Sequence[Wanted], missing: Mapping[str, _Spans], copies: Mapping[str, Path]) -> Plan:
     """Decide for each file: by ``missing`` spans, as the work folder has it, and ``copies`` of it by file name."""
-    keep = tuple(file.file for file in wanted if not missing[file.file])
     take = {file.file: copies[file.file] for file in wanted if missing[file.file] and file.file in copies}
     fetch = tuple((file, missing[file.file]) for file in wanted if missing[file.file] and file.file not in take)
-    return Plan(keep, take, fetch)
+    return Plan(take, fetch)
 
 
 def cut(files: Iterable[tuple[Wanted, _Spans]], piece_bytes: int) -> list[Piece]:
@@ -119,19 +111,6 @@ def cut(files: Iterable[tuple[Wanted, _Spans]], piece_bytes: int) -> list[Piece]
     return pieces
 
 
-def portion(rate: float, left: int, connections: int) -> int:
-    """How many bytes a connection should ask for next that has brought ``rate`` bytes a second, 0 if it is a new one,
-    when ``left`` bytes are to come by so many ``connections``.
-
-    That takes seconds at the most: where connections are slow, as on a line that loses packets, large pieces would
-    leave the last ones of a transfer to few of them.
-    """
-    if not rate:
-        return _LEAST
-    seconds = min(max(left / (rate * connections) / 2, _SHORT_S), _LONG_S)
-    return max(1, round(rate * seconds / _LEAST)) * _LEAST
-
-
 def require_space(dataset_id: str, *, missing: int, free: int) -> None:
     """Raise `CacheError` with the code ``disk_full`` if ``missing`` bytes do not fit on the disk."""
     if missing > free:
@@ -142,43 +121,3 @@ def require_space(dataset_id: str, *, missing: int, free: int) -> None:
             remedy="Free some space (dataset-client gc, dataset-client rm), or name another directory (cache_dir, "
             "--cache-dir, or DATASET_CACHE_DIR). What was fetched is kept, and asking again goes on from there.",
         )
-
-
-@dataclass
-class Tempo:
-    """How many connections to use at a time: more as long as that is faster, fewer when the server or the network
-    does not bear them. New connections need a while until they are as fast as they can be, which is not measured.
-    """
-
-    limit: int
-    connections: int = 2
-    _rate: float = 0.0
-    _before: int = 0
-    _hold: int = 1
-
-    def __post_init__(self) -> None:
-        self.connections = min(self.connections, self.limit)
-
-    def measured(self, rate: float) -> None:
-        """A while went by at ``rate`` bytes a second with all connections in use."""
-        if self._hold:
-            self._hold -= 1
-        elif self._before and rate < 1.15 * self._rate:  # the last step up was in vain
-            self.connections, self._before, self._hold = self._before, 0, 10
-        else:
-            self._rate, self._before = rate, self.connections
-            self.connections = min(2 * self.connections, self.limit)
-            self._hold = 1
-            if self.connections == self._before:
-                self._before, self._hold = 0, 10
-
-    def broke(self) -> None:
-        """A connection broke, or was refused."""
-        self._fall_to(self.connections - 1)
-
-    def refused(self) -> None:
-        """The server wants less of us."""
-        self._fall_to(self.connections // 2)
-
-    def _fall_to(self, connections: int) -> None:
-        self.connections, self._before, self._hold = max(1, connections), 0, 4

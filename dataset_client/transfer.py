@@ -19,9 +19,10 @@ from dataset_client.errors import (
     ServerUnreachableError,
 )
 from dataset_client.http import Body, Http
-from dataset_client.plan import Piece, Tempo, cut, portion
+from dataset_client.plan import Piece, cut
 from dataset_client.settings import Settings
 from dataset_client.source import Source
+from dataset_client.tempo import Tempo, portion
 from dataset_client.workfile import WorkFile
 
 #: How often wrong bytes of one file are fetched again before all of it is.
@@ -35,13 +36,15 @@ _WINDOW_S = 0.5
 @dataclass(frozen=True)
 class Pace:
     """In which portions an archive is fetched, in bytes: its ``tail``, pieces by one request each of ``piece`` at the
-    most (`portion` of them), read in ``block`` by ``block``; and by how many ``connections`` at the most.
+    most (`portion` of them), read in ``block`` by ``block``; and by how many ``connections`` at the most, ``begin`` at
+    first.
     """
 
     tail: int = 1 << 16
-    piece: int = 64 << 20
+    piece: int = 1 << 30
     block: int = 1 << 20
     connections: int = 16
+    begin: int = 1
 
 
 class Transfer:
@@ -68,7 +71,7 @@ class Transfer:
         self._on_file = on_file
         self._changed = threading.Condition()
         self._telling = threading.Lock()
-        self._tempo = Tempo(pace.connections)
+        self._tempo = Tempo(pace.connections, min(pace.begin, pace.connections))
         self._tries = _Tries(settings)
         self._pieces = deque[Piece]()
         self._to_resume = deque[WorkFile]()
@@ -166,7 +169,9 @@ class Transfer:
                     self._busy += 1
                     return self._to_resume.popleft()
                 if self._pieces and pause <= 0:
-                    piece = self._choose(last, portion(rate, self._total - self._here, self._tempo.connections))
+                    before = last.stop - last.start if last else 0
+                    size = portion(before, rate, self._total - self._here, self._tempo.connections)
+                    piece = self._choose(last, size)
                     self._asked_for[id(piece)] = piece
                     return piece
                 self._changed.wait(pause if self._pieces else None)

@@ -25,7 +25,7 @@ from dataset_client.request import make_request
 from dataset_client.settings import Settings
 from dataset_client.transfer import Pace
 
-pace = Pace(tail=4096, piece=8192, block=1024, connections=2)
+pace = Pace(tail=4096, piece=8192, block=1024, connections=2, begin=2)
 settings = Settings(server_url=sys.argv[1], cache_dir=Path(sys.argv[2]), retry=RetryPolicy(first_delay_s=0.01))
 try:
     request = make_request("discs", "v1", {"limit": 7, "batch_size": 2})

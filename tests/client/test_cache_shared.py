@@ -1,4 +1,4 @@
-"""One cache, many processes: who fetches, who waits, what is in use, and what goes."""
+"""One cache, many processes: who fetches, who waits, what is in use, and what is left of those that died."""
 
 import asyncio
 import hashlib
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from client_archives import make_archive
+from client_cache import put
 from client_server import Topic, stall
 
-from dataset_client import Dataset, errors, upkeep
+from dataset_client import Dataset, upkeep
 from dataset_client import claim as claims
-from dataset_client.cache import Cache, Revision
+from dataset_client.cache import Cache
 from dataset_client.claim import SILENT_AFTER_S, Holder, Work, remove_stale, try_claim
 from dataset_client.contents import Wanted
 from dataset_client.online import obtain
@@ -28,7 +29,7 @@ from dataset_client.workfile import WorkFile
 from dataset_client.workspace import file_system_time, new_owner_name
 from tests.proofs import client as kills
 
-PACE = Pace(tail=4096, piece=8192, block=1024, connections=2)
+PACE = Pace(tail=4096, piece=8192, block=1024, connections=2, begin=2)
 #: Asks for datasets one after another, and prints where they are; then waits for a line.
 PROGRAM = """
 import asyncio, json, sys
@@ -42,7 +43,7 @@ from dataset_client.settings import Settings
 from dataset_client.transfer import Pace
 
 url, cache, names = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
-pace = Pace(tail=4096, piece=8192, block=1024, connections=2)
+pace = Pace(tail=4096, piece=8192, block=1024, connections=2, begin=2)
 settings = Settings(server_url=url, cache_dir=cache, retry=RetryPolicy(first_delay_s=0.01))
 for name in names:
     request = make_request(name, "v1", {"limit": 7})
@@ -328,54 +329,6 @@ def test_nothing_is_written_through_a_name_of_anothers_file(tmp_path):
     assert lender.read_bytes() == b"0123456789"
 
 
-# --- use and room
-
-
-def put(cache, name, size, used):
-    """A dataset of ``size`` bytes that was used at a time."""
-    revision = Revision(f"{name}_v1_{'0' * 32}.zip", f"{size:016x}{0:048}", size)
-    path = cache.datasets / revision.stem
-    path.mkdir()
-    (path / "data").write_bytes(bytes(size))
-    fields = {"format": 2, "dataset_id": revision.dataset_id, "sha256": revision.sha256, "bytes": size, "members": []}
-    for file in (path.with_name(f"{path.name}.json"), cache.root / "uses" / path.name / "last"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(fields))
-        os.utime(file, (used, used))
-    return path
-
-
-def test_the_least_recently_used_goes_and_nothing_that_is_open(cache):
-    now = time.time()
-    first, second, third = put(cache, "a", 100, now - 300), put(cache, "b", 200, now - 200), put(cache, "c", 300, now)
-    hold(first)
-    assert [entry.in_use for entry in upkeep.usage(cache)] == [True, False, False]
-    assert [entry.bytes for entry in upkeep.collect(cache, 450, dry_run=True)] == [200]
-    assert second.is_dir()
-    upkeep.make_room(cache, 100, 100, 600)
-    assert [path.exists() for path in (first, second, third)] == [True, False, True]
-    with pytest.raises(errors.CacheError) as caught:
-        upkeep.make_room(cache, 800, 0, 850)
-    assert caught.value.code == "cache_limit"
-    assert third.exists(), "nothing goes in vain"
-    with pytest.raises(errors.CacheError) as caught:
-        upkeep.remove(cache, first)
-    assert caught.value.code == "in_use"
-    release(first)
-    assert upkeep.remove(cache, first.name) == 100
-    with pytest.raises(errors.NotCachedError):
-        upkeep.remove(cache, first)
-    assert list(cache.scratch.iterdir()) == []
-    assert {path.name for path in (cache.root / "uses").iterdir()} == {third.name}
-
-
-def test_old_revisions_go_with_collect(cache):
-    old, new = put(cache, "a", 100, 1000.0), put(cache, "a", 200, 2000.0)
-    assert [entry.path for entry in upkeep.collect(cache)] == [old]
-    assert new.is_dir()
-    assert upkeep.collect(cache) == []
-
-
 def test_a_process_that_ends_has_nothing_open(cache):
     path = put(cache, "a", 100, 1000.0)
     program = "import sys; from pathlib import Path; from dataset_client.uses import hold; hold(Path(sys.argv[1])); "
@@ -390,22 +343,6 @@ def test_a_process_that_ends_has_nothing_open(cache):
             process.send_signal(signal.SIGKILL)
         process.communicate(b"\n")
         assert not is_held(path, time.time())
-
-
-async def test_a_fetch_makes_room_within_the_limit(server, topic, settings, request_, reporter):
-    from dataclasses import replace
-
-    cache = Cache(settings.cache_dir)
-    cache.prepare()
-    old = put(cache, "old", 50_000, 1000.0)
-    topic.is_ready, topic.attempt = True, 1
-    limited = replace(settings, cache_limit=60_000)
-    assert (await obtain(request_, limited, reporter)).path.is_dir()
-    assert not old.exists()
-    topic.archive = make_archive(splits={"train": 40})
-    with pytest.raises(errors.CacheError) as caught:
-        await obtain(request_, limited, reporter)
-    assert caught.value.code == "cache_limit"
 
 
 @pytest.mark.parametrize("phase", ["claiming", "reading the end", "downloading", "verifying", "installing"])

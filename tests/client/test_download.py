@@ -162,6 +162,17 @@ async def test_a_server_without_ranges_whose_bytes_are_wrong(server, ready, get)
     server.archive_script.clear()
 
 
+async def test_a_server_without_ranges_that_replaces_what_it_has(server, ready, settings, get):
+    def replace_it(request, data):
+        ready.archive = make_archive(seed=100)
+        return everything(request, data)
+
+    server.archive_script.extend([usual, replace_it])
+    cached = await get()
+    assert cached.revision.sha256 == ready.archive.sha256
+    assert list((settings.cache_dir / "downloads").iterdir()) == [], "of what is nowhere any more nothing is kept"
+
+
 async def test_416_is_a_server_without_ranges(server, ready, get):
     server.archive_script.extend([usual, cut(1000), answer_with(416)])
     await get()
@@ -255,21 +266,42 @@ async def test_a_server_that_stumbles(server, ready, get, status):
 
 
 async def test_a_server_that_wants_fewer_connections(server, ready, get):
-    server.archive_script.extend([usual, *[answer_with(429, {"Retry-After": "0"}), usual] * 8])
-    await get(replace(PACE, piece=2048, connections=8))
+    present, refused = 0, 0
+
+    async def two_at_a_time(*_):
+        nonlocal present, refused
+        if present == 2:
+            refused += 1
+            return answer_with(429, {"Retry-After": "0"})()
+        present += 1
+        await asyncio.sleep(0.03)
+        present -= 1
+        return None
+
+    server.archive_script.extend([usual, *[two_at_a_time] * 200])
+    await get(replace(PACE, piece=2048, connections=8, begin=8))
+    assert len(server.gets) > 20
+    assert 0 < refused <= 8, "each refused once, for there are fewer from then on"
 
 
 async def test_retry_after_is_honoured_by_all_connections(server, ready, get):
     clock = asyncio.get_running_loop().time
-    times = []
+    refused = 0.0
+    later = []
 
-    def note(*_):
-        times.append(clock())
+    def refuse(*_):
+        nonlocal refused
+        refused = clock()
+        return answer_with(503, {"Retry-After": "1"})()
 
-    server.archive_script.extend([usual, answer_with(503, {"Retry-After": "1"}), *[note] * 50])
-    start = clock()
-    await get(replace(PACE, connections=1))
-    assert min(times) - start >= 1
+    async def slow(*_):
+        await asyncio.sleep(0.3)
+
+    server.archive_script.extend([usual, slow, slow, slow, refuse, *[lambda *_: later.append(clock())] * 200])
+    await get(replace(PACE, piece=2048, connections=4, begin=4))
+    assert refused
+    assert len(later) > 3
+    assert min(later) - refused >= 1
 
 
 async def test_an_archive_that_is_gone(server, ready, get):
@@ -424,7 +456,7 @@ async def test_one_fault_in_a_hundred_costs_less_than_two_in_a_hundred(server, r
     for index, fault in enumerate(faults * 2):
         answers[20 + 25 * index] = fault
     server.archive_script.extend(answers)
-    await get(Pace(piece=1 << 16, block=1 << 14, connections=4))
+    await get(Pace(piece=1 << 16, block=1 << 14, connections=4, begin=4))
     asked_for = len(server.gets)
     assert asked_for > 25 * len(faults), "all faults have happened"
     extra = server.sent - len(archive.data)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dataset_client import errors
 from dataset_client.contents import Wanted
 from dataset_client.eviction import Entry, choose
-from dataset_client.plan import Piece, Target, Tempo, make_plan, portion, require_space
+from dataset_client.plan import Piece, Target, make_plan, require_space
 from dataset_client.spans import Spans
 
 SPAN = st.tuples(st.integers(0, 60), st.integers(0, 60))
@@ -63,7 +63,6 @@ def test_pieces(missing, known_from, piece, fetch):
     known, asked = plan.pieces(known_from=known_from, piece_bytes=piece)
     assert [(one.start, one.stop) for one in asked] == fetch
     assert plan.missing == sum(stop - start for spans in missing.values() for start, stop in spans)
-    assert plan.keep == tuple(name for name in missing if not missing[name])
     written = {(target.file, target.offset + n) for one in (*asked, *known) for target in one.targets
                for n in range(target.size)}  # fmt: skip
     assert written == {
@@ -75,7 +74,7 @@ def test_pieces(missing, known_from, piece, fetch):
 
 def test_what_is_elsewhere_in_the_cache_is_taken_and_not_fetched():
     plan = make_plan(FILES, ALL | {"b": []}, {"a": Path("x/a"), "b": Path("x/b")})
-    assert (plan.take, plan.keep) == ({"a": Path("x/a")}, ("b",))
+    assert plan.take == {"a": Path("x/a")}
     assert [(file.file, spans) for file, spans in plan.fetch] == [("c", [(0, 5)])]
 
 
@@ -95,50 +94,12 @@ def test_a_disk_that_is_too_small():
     assert caught.value.code == "disk_full"
 
 
-def run_at(tempo, rates):
-    """How many connections there are after each of some rates measured."""
-    found = []
-    for rate in rates:
-        tempo.measured(rate)
-        found.append(tempo.connections)
-    return found
-
-
-def test_slow_connections_ask_for_little_and_all_ask_for_less_towards_the_end():
-    mega = 1 << 20
-    assert portion(0, 1000 * mega, 2) == mega // 4, "of a new one nothing is known"
-    assert portion(5 * mega, 1000 * mega, 2) == 10 * mega
-    assert portion(mega // 4, 1000 * mega, 16) == mega // 2
-    assert portion(5 * mega, 10 * mega, 2) == 5 * mega // 2
-    assert portion(8 * mega, 1, 2) == 2 * mega
-    assert portion(100, 1000 * mega, 16) == mega // 4, "a request has to be worth it"
-
-
 def test_a_piece_is_cut_where_it_is_said():
     piece = Piece(0, 30, (Target(0, 10, "a", 5), Target(12, 18, "b", 0)))
     assert piece.head(20) == Piece(0, 20, (Target(0, 10, "a", 5), Target(12, 8, "b", 0)))
     assert piece.rest(20) == Piece(20, 30, (Target(20, 10, "b", 8),))
     assert piece.head(11) == Piece(0, 11, (Target(0, 10, "a", 5),))
     assert piece.rest(11) == Piece(12, 30, (Target(12, 18, "b", 0),))
-
-
-def test_connections_are_added_while_that_is_faster():
-    assert run_at(Tempo(16), [9, 100, 9, 200, 9, 400, 9, 800, 1000]) == [2, 4, 4, 8, 8, 16, 16, 16, 16]
-    assert run_at(Tempo(16), [9, 100, 400, 101]) == [2, 4, 4, 2], "what they do at first does not count"
-    assert run_at(Tempo(16), [9, 100, 9, 101, *[100] * 10, 100]) == [2, 4, 4, *[2] * 11, 4], "tried again later"
-    assert run_at(Tempo(1), [9, 100, 200]) == [1, 1, 1]
-
-
-def test_connections_are_given_up_when_they_are_not_borne():
-    tempo = Tempo(16)
-    run_at(tempo, [9, 100, 9, 200, 9, 400])
-    tempo.broke()
-    assert tempo.connections == 15
-    tempo.refused()
-    assert tempo.connections == 7
-    for _ in range(9):
-        tempo.refused()
-    assert tempo.connections == 1
 
 
 def entry(name, size, used, *, in_use=False, superseded=False):

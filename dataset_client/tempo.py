@@ -1,0 +1,69 @@
+"""How many connections a transfer uses at a time, and how much each asks for at once. Pure."""
+
+from dataclasses import dataclass
+
+#: Bytes that are worth a request, whatever the network; a new connection begins with so many.
+_LEAST = 1 << 18
+#: How much more than its last time a connection may ask for: as TCP, it has yet to find out what the network bears.
+_GROWTH = 8
+#: Seconds that a request should take: at the end of a transfer, where connections should not wait for each other long,
+#: and before, where some are far slower than others, as on a line that loses packets.
+_SHORT_S, _LONG_S = 0.25, 8.0
+#: Windows until more connections are tried again: after they were in vain for the first time, and after an error.
+_PAUSE, _PAUSE_AFTER_ERROR = 10, 4
+
+
+def portion(before: int, rate: float, left: int, connections: int) -> int:
+    """How many bytes a connection should ask for next that has just brought ``before`` bytes at ``rate`` bytes a
+    second, 0 if it is a new one, when ``left`` bytes are to come by so many ``connections``.
+
+    Few long requests: after each one a connection is idle for a round trip, and then sends all at once what it had
+    slowly found out to be bearable, which is often more than the queues on the way hold.
+    """
+    if not before:
+        return _LEAST
+    share = left / connections / (1 if connections == 1 else 2)
+    size = min(max(share, rate * _SHORT_S), rate * _LONG_S, before * _GROWTH)
+    return max(1, round(size / _LEAST)) * _LEAST
+
+
+@dataclass
+class Tempo:
+    """How many connections to use at a time: more as long as that is faster, fewer when the server or the network
+    does not bear them. New connections need a while until they are as fast as they can be, which is not measured.
+
+    More that were in vain have cost something, where one alone fills the line: they are tried again after a while,
+    which doubles each time.
+    """
+
+    limit: int
+    connections: int = 1
+    _rate: float = 0.0
+    _before: int = 0
+    _hold: int = 1
+    _pause: int = _PAUSE
+
+    def measured(self, rate: float) -> None:
+        """A while went by at ``rate`` bytes a second with all connections in use."""
+        if self._hold:
+            self._hold -= 1
+        elif self._before and rate < 1.15 * self._rate:  # the last step up was in vain
+            self.connections, self._before, self._hold = self._before, 0, self._pause
+            self._pause *= 2
+        else:
+            self._rate, self._before = rate, self.connections
+            self.connections = min(2 * self.connections, self.limit)
+            self._hold = 1
+            if self.connections == self._before:
+                self._before, self._hold = 0, self._pause
+
+    def broke(self) -> None:
+        """A connection broke, or was refused."""
+        self._fall_to(self.connections - 1)
+
+    def refused(self) -> None:
+        """The server wants less of us."""
+        self._fall_to(self.connections // 2)
+
+    def _fall_to(self, connections: int) -> None:
+        self.connections, self._before, self._hold = max(1, connections), 0, _PAUSE_AFTER_ERROR

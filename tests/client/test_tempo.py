@@ -1,0 +1,54 @@
+"""How many connections there are, and what each asks for."""
+
+from dataset_client.tempo import Tempo, portion
+
+MEGA = 1 << 20
+
+
+def run_at(tempo, rates):
+    """How many connections there are after each of some rates measured."""
+    found = []
+    for rate in rates:
+        tempo.measured(rate)
+        found.append(tempo.connections)
+    return found
+
+
+def test_requests_grow_and_all_ask_for_less_towards_the_end():
+    assert portion(0, 0, 1000 * MEGA, 2) == MEGA // 4, "of a new one nothing is known"
+    assert portion(MEGA // 4, 100 * MEGA, 1000 * MEGA, 2) == 2 * MEGA, "not more than eight times as much at once"
+    assert portion(500 * MEGA, 100 * MEGA, 300 * MEGA, 2) == 75 * MEGA, "so that both end together"
+    assert portion(500 * MEGA, 8 * MEGA, 1, 2) == 2 * MEGA, "a quarter of a second at least"
+
+
+def test_who_is_alone_asks_for_all_there_is():
+    assert portion(500 * MEGA, 100 * MEGA, 300 * MEGA, 1) == 300 * MEGA
+
+
+def test_slow_connections_ask_for_little():
+    assert portion(MEGA, MEGA // 8, 1000 * MEGA, 16) == MEGA
+    assert portion(MEGA, 100, 1000 * MEGA, 16) == MEGA // 4, "a request has to be worth it"
+
+
+def test_connections_are_added_while_that_is_faster():
+    assert run_at(Tempo(16), [9, 50, 9, 100, 9, 200, 9, 400, 9, 800, 1000]) == [1, 2, 2, 4, 4, 8, 8, 16, 16, 16, 16]
+    assert run_at(Tempo(16), [9, 100, 400, 101]) == [1, 2, 2, 1], "what they do at first does not count"
+    assert run_at(Tempo(1), [9, 100, 200]) == [1, 1, 1]
+
+
+def test_more_are_tried_again_later_and_later():
+    first, later = [9, 100, 9, 101], [*[100] * 10, 100, 9, 101]
+    found = run_at(Tempo(16), [*first, *later, *[100] * 20, 100])
+    assert found == [1, 2, 2, 1, *[1] * 10, 2, 2, 1, *[1] * 20, 2]
+
+
+def test_connections_are_given_up_when_they_are_not_borne():
+    tempo = Tempo(16)
+    run_at(tempo, [9, 50, 9, 100, 9, 200, 9, 400])
+    tempo.broke()
+    assert tempo.connections == 15
+    tempo.refused()
+    assert tempo.connections == 7
+    for _ in range(9):
+        tempo.refused()
+    assert tempo.connections == 1
