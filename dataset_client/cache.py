@@ -3,12 +3,13 @@
 ::
 
     <cache_dir>/datasets/<dataset id>-<16 hex of the archive's sha256>/      exactly the archive's contents
-    <cache_dir>/datasets/<dataset id>-<16 hex of the archive's sha256>.json  its sidecar: id, sha256, bytes, and
-                                                                             name, bytes, sha256 of each file
-                                                                             with its inode and time of change
+    <cache_dir>/datasets/<dataset id>-<16 hex of the archive's sha256>.json  its sidecar: id, sha256, bytes, when it
+                                                                             was installed, and name, bytes, sha256
+                                                                             of each file with its inode and time of
+                                                                             change
     <cache_dir>/topics/<topic id>.json                                       a request, and its revision
     <cache_dir>/downloads/                                                   see claim.py
-    <cache_dir>/shards/                                                      see sealed.py
+    <cache_dir>/shards/                                                      see shards.py
     <cache_dir>/uses/                                                        see uses.py
     <cache_dir>/tmp/                                                         see workspace.py
 
@@ -23,6 +24,8 @@ cannot write to a cache can use what is in it.
 import contextlib
 import json
 import os
+import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +37,14 @@ from dataset_client.errors import CacheError, DatasetClientError, IntegrityError
 from dataset_client.manifest import Kept, Member, find_faults, load_manifest, recorded_members, sidecar_of
 from dataset_client.request import DatasetRequest
 from dataset_client.uses import hold, release
-from dataset_client.workspace import cache_errors, fsync_directory, move, remove_abandoned, write_atomically
+from dataset_client.workspace import (
+    cache_errors,
+    file_system_time,
+    fsync_directory,
+    move,
+    remove_abandoned,
+    write_atomically,
+)
 
 _FORMAT = 2
 
@@ -69,7 +79,10 @@ class CachedDataset:
 
 @dataclass(frozen=True)
 class Cache:
-    """The cache in ``root``. Looking makes no directory; `prepare` does, and must precede writing."""
+    """The cache in ``root``. Looking makes no directory; `prepare` does, and must precede writing.
+
+    What looks for a dataset may have to hash it, which ends with a `StoppedError` once ``stop`` is set.
+    """
 
     root: Path
 
@@ -101,35 +114,41 @@ class Cache:
         with cache_errors(self.scratch):
             remove_abandoned(self.scratch)
 
-    def find(self, revision: Revision) -> CachedDataset | None:
+    def find(self, revision: Revision, stop: threading.Event | None = None) -> CachedDataset | None:
         """The dataset of exactly this revision, if it is whole."""
         try:
-            dataset = self._open(sidecar_of(self.datasets / revision.stem))
+            dataset = self._open(sidecar_of(self.datasets / revision.stem), stop)
         except DatasetClientError:
             return None  # damaged counts as absent: what is absent is fetched again
         return dataset if dataset and dataset.revision == revision else None
 
-    def take(self, revision: Revision) -> CachedDataset | None:
+    def take(self, revision: Revision, stop: threading.Event | None = None) -> CachedDataset | None:
         """`find`, for who opens it: from now on it is in use by this process, and not evicted.
 
         What is left of a process that ended between installing it and tidying up goes.
         """
-        path = self.datasets / revision.stem
-        hold(path)  # first: whoever evicts looks for holders after the dataset has ceased to be found
-        found = self.find(revision)
-        if found is None:
-            release(path)
-        else:
+        path, found = self.datasets / revision.stem, None
+        is_new = hold(path)  # first: whoever evicts looks for holders after the dataset has ceased to be found
+        try:
+            found = self.find(revision, stop)
+        finally:
+            if found is None and is_new:
+                release(path)
+        if found is not None:
             remove_ended(self.downloads / revision.stem, self.scratch)
             with contextlib.suppress(OSError):  # there is none, or nothing can be removed
                 remove_abandoned(self.scratch)
         return found
 
-    def find_for(self, request: DatasetRequest) -> CachedDataset | None:
+    def find_for(self, request: DatasetRequest, stop: threading.Event | None = None) -> CachedDataset | None:
         """The dataset that answered this request the last time, if it is complete."""
-        fields = read_note(self._topic(request.topic_id))
-        revision = revision_of(fields)
-        return self.find(revision) if revision else None
+        revision = self._answer_to(request)
+        return self.find(revision, stop) if revision else None
+
+    def take_for(self, request: DatasetRequest, stop: threading.Event | None = None) -> CachedDataset | None:
+        """`find_for`, for who opens it, as `take`."""
+        revision = self._answer_to(request)
+        return self.take(revision, stop) if revision else None
 
     def remember(self, request: DatasetRequest, revision: Revision) -> None:
         """Note which revision answers ``request``."""
@@ -142,7 +161,8 @@ class Cache:
         """Move a verified directory of ``scratch``, which holds ``members``, to its final name and return that.
 
         If the name is taken, by another process that was faster or by a damaged copy, each file takes the
-        place of its like: their contents are equal by name, so a reader of the old file notices nothing.
+        place of its like: their contents are equal by name, so a reader of the old file notices nothing. What else
+        is there goes.
         """
         final = self.datasets / revision.stem
         with cache_errors(final):
@@ -153,12 +173,14 @@ class Cache:
                     raise
                 for file in sorted(unpacked.iterdir()):
                     move(file, final / file.name)
+                _remove_others(final, {member.file for member in members})
                 fsync_directory(final)
             fsync_directory(self.datasets)
             if faults := find_faults(final, members):
                 raise CacheError(f"somebody else changes {final}: {'; '.join(faults)}", remedy="Ask again.")
             kept = [asdict(Kept.at(final / member.file, member.sha256)) for member in members]
-            sidecar = {"format": _FORMAT, **asdict(revision), "members": kept}
+            installed = file_system_time(self.scratch)
+            sidecar = {"format": _FORMAT, **asdict(revision), "installed": installed, "members": kept}
             write_atomically(sidecar_of(final), json.dumps(sidecar, indent=2), scratch=self.scratch)
         return final
 
@@ -193,10 +215,13 @@ class Cache:
         here = {name: (found[file], file[1]) for name, file in wanted.items()}
         return {name: path for name, (path, size) in here.items() if _has_size(path, size)}
 
+    def _answer_to(self, request: DatasetRequest) -> Revision | None:
+        return revision_of(read_note(self._topic(request.topic_id)))
+
     def _topic(self, topic_id: str) -> Path:
         return self.root / "topics" / f"{topic_id}.json"
 
-    def _open(self, sidecar: Path) -> CachedDataset | None:
+    def _open(self, sidecar: Path, stop: threading.Event | None = None) -> CachedDataset | None:
         """What a sidecar stands for; None if there is no such sidecar, `IntegrityError` if its directory is
         damaged.
         """
@@ -210,9 +235,20 @@ class Cache:
             members = recorded_members(fields)
         except ValueError as error:
             raise IntegrityError(f"{sidecar}: {error}") from error
-        if faults := find_faults(path, members):
+        if faults := find_faults(path, members, stop):
             raise IntegrityError("; ".join(faults))
         return CachedDataset(revision, path, manifest)
+
+
+def _remove_others(directory: Path, names: set[str]) -> None:
+    """Remove what has none of these names."""
+    for path in list(directory.iterdir()):
+        if path.name not in names:
+            with contextlib.suppress(OSError):  # NFS keeps what is open under a name that cannot be removed
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -239,3 +275,12 @@ def revision_of(fields: Mapping[str, Any]) -> Revision | None:
     if os.sep in dataset_id or not sha256.isalnum():
         return None
     return Revision(dataset_id, sha256, size)
+
+
+def installed_at(path: Path) -> float:
+    """When the dataset at ``path`` was installed, by the file system's clock then; where that was not noted, as earlier
+    versions did not, when its sidecar was written. Raises `OSError`.
+    """
+    sidecar = sidecar_of(path)
+    noted = read_note(sidecar).get("installed")
+    return noted if isinstance(noted, float) else sidecar.stat().st_mtime

@@ -33,7 +33,6 @@ from dataset_client.workspace import cache_errors, describe_owner, file_system_t
 BEAT_EVERY_S = 5.0
 SILENT_AFTER_S = 180.0
 _STALE_AFTER_S = 7 * 24 * 3600.0
-_STALE_SHARD_S = 24 * 3600.0
 _FREE = "free-"
 
 
@@ -102,6 +101,11 @@ class Work:
         """What others hear the next time of how far we are."""
         self._progress = (done, total)
 
+    def announce(self, done: int, total: int) -> None:
+        """`progress` that others hear from now on."""
+        self.progress(done, total)
+        self.is_ours()
+
     def give_up(self) -> None:
         """Leave it to whoever goes on from here; nothing is left where nothing was fetched."""
         self._ended.set()
@@ -153,6 +157,22 @@ def try_claim(downloads: Path, scratch: Path, stem: str) -> Work | Holder:
     return Holder("another process", 0, 0)  # he was faster
 
 
+def begun(downloads: Path, now: float) -> list[tuple[Path, int, float, bool]]:
+    """Of each dataset that was begun: the folder that its work folders are in, the bytes it takes, or will take as far
+    as its owner has said, when that one was heard last, and whether he may live.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        for container in sorted(path for path in downloads.iterdir() if path.is_dir()):
+            with contextlib.suppress(OSError):
+                folders = _folders(container)
+                living = [folder for folder in folders if not _is_free(folder, now)]
+                size = max([sum(map(_bytes_in, folders)), *(_holder(folder).total for folder in living)])
+                heard = max([container.stat().st_mtime, *map(_heard, folders)])
+                found.append((container, size, heard, bool(living)))
+    return found
+
+
 def remove_ended(container: Path, scratch: Path) -> None:
     """Remove the work folders for a dataset that is complete by now, as far as nobody lives who has one."""
     with contextlib.suppress(OSError):
@@ -174,11 +194,6 @@ def remove_stale(downloads: Path, scratch: Path) -> int:
             with contextlib.suppress(OSError):
                 if _is_free(folder, now) and now - _heard(folder) > _STALE_AFTER_S:
                     removed += _remove(folder, scratch)
-        for shard in list((downloads.parent / "shards").glob("*")):  # their datasets have links of their own by now
-            with contextlib.suppress(OSError):
-                if now - shard.stat().st_mtime > _STALE_SHARD_S:
-                    removed += shard.stat().st_size if shard.stat().st_nlink == 1 else 0
-                    shard.unlink()
         for part in list(downloads.glob("*.part")):  # of earlier versions
             with contextlib.suppress(OSError):
                 if now - part.stat().st_mtime > _STALE_AFTER_S:
@@ -190,11 +205,21 @@ def remove_stale(downloads: Path, scratch: Path) -> int:
 def _remove(folder: Path, scratch: Path) -> int:
     trash = scratch / new_owner_name()
     move(folder, trash)
-    size = sum(path.stat().st_blocks * 512 for path in trash.rglob("*"))
+    size = _bytes_in(trash)
     shutil.rmtree(trash, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.parent.rmdir()
     return size
+
+
+def _bytes_in(folder: Path) -> int:
+    """What has arrived there; what has another name too is counted where that is."""
+    found = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            found += status.st_blocks * 512 if status.st_nlink == 1 and not path.is_dir() else 0
+    return found
 
 
 def _folders(container: Path) -> list[Path]:

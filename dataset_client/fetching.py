@@ -26,11 +26,12 @@ from dataset_client.http import Body, Http
 from dataset_client.manifest import FEATURES_FILE, MANIFEST_FILE, Member
 from dataset_client.plan import make_plan, require_space
 from dataset_client.progress import Reporter
+from dataset_client.room import reserve, time_of
 from dataset_client.settings import Settings
+from dataset_client.shards import remove_old
 from dataset_client.source import NoRangesError, RevisionReplacedError, Source, get
 from dataset_client.transfer import Pace, Transfer
-from dataset_client.upkeep import make_room
-from dataset_client.uses import hold
+from dataset_client.uses import announce, release
 from dataset_client.workfile import WorkFile
 from dataset_client.workspace import cache_errors, fsync_directory
 
@@ -64,12 +65,11 @@ async def fetch(
     Raises `IntegrityError`, `ProtocolError`, `RevisionReplacedError`, `CacheError`, or what ended the last attempt.
     """
     revision, waits_for = Revision.of(archive), ""
-    if cached := await asyncio.to_thread(cache.take, revision):
+    if cached := await _take(cache, revision):
         return cached
-    await asyncio.to_thread(cache.prepare)
-    await asyncio.to_thread(remove_stale, cache.downloads, cache.scratch)
+    await asyncio.to_thread(_tidy, cache)
     while True:
-        if cached := await asyncio.to_thread(cache.take, revision):
+        if cached := await _take(cache, revision):
             return cached
         claimed = await claim(cache.downloads, cache.scratch, revision.stem)
         if isinstance(claimed, Holder):
@@ -80,6 +80,17 @@ async def fetch(
             return await _Fetch(settings, archive, cache, reporter, pace or Pace(), claimed, on_file).run()
         except LostError:
             reporter.note("another process went on with this download meanwhile")
+
+
+async def _take(cache: Cache, revision: Revision) -> CachedDataset | None:
+    """`Cache.take`, which who is cancelled does not wait for."""
+    return await in_thread(lambda stop: cache.take(revision, stop))
+
+
+def _tidy(cache: Cache) -> None:
+    cache.prepare()
+    remove_stale(cache.downloads, cache.scratch)
+    remove_old(cache.shards, cache.scratch, time_of(cache))
 
 
 def _tell(reporter: Reporter, archive: Archive, holder: Holder, waits_for: str) -> str:
@@ -120,8 +131,7 @@ class _Fetch:
         work = self._work
         work.begin(on_loss=lambda: self._interrupt(LostError()))
         try:
-            installed = await asyncio.to_thread(self._cache.take, self._revision)
-            installed = installed or await self._fetch()
+            installed = await _take(self._cache, self._revision) or await self._fetch()
         except BaseException as error:
             if isinstance(error, CacheError) and not work.path.is_dir():
                 raise LostError from error
@@ -136,10 +146,11 @@ class _Fetch:
     async def _fetch(self) -> CachedDataset:
         source = Source(self._archive.url, self._archive.bytes, self._archive.sha256)
         try:
-            tail, contents = await self._contents(source)
-            members = await in_thread(self._fill, source, tail, contents, interrupt=self._interrupt)
-        except NoRangesError:
-            contents, members = await self._fetch_whole(source)
+            try:
+                tail, contents = await self._contents(source)
+                members = await in_thread(self._fill, source, tail, contents, interrupt=self._interrupt)
+            except NoRangesError:
+                contents, members = await self._fetch_whole(source)
         except RevisionReplacedError as error:
             if error.may_come_back:
                 raise
@@ -204,7 +215,7 @@ class _Fetch:
                 files[name].take(path)
         plan = make_plan(contents.wanted, _missing(files), {})
         total = sum(wanted.bytes for wanted in contents.wanted)
-        make_room(self._cache, total, plan.missing, self._settings.cache_limit)
+        reserve(self._cache, self._work, total, plan.missing, self._settings.cache_limit, stop)
         with cache_errors(self._work.path):
             free = shutil.disk_usage(self._work.path).free
         require_space(self._archive.dataset_id, missing=plan.missing, free=free)
@@ -253,8 +264,14 @@ class _Fetch:
     def _install(self, _stop: threading.Event, members: Sequence[Member], contents: Contents) -> CachedDataset:
         if not self._work.is_ours():
             raise LostError
-        path = self._cache.install(self._work.files, self._revision, members)
-        hold(path)
+        path = self._cache.datasets / self._revision.stem
+        is_new = announce(path)  # first: it can be evicted from the moment in which it is there
+        try:
+            self._cache.install(self._work.files, self._revision, members)
+        except BaseException:
+            if is_new:
+                release(path)
+            raise
         return CachedDataset(self._revision, path, contents.manifest)
 
     # -- servers that serve no parts

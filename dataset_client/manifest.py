@@ -14,11 +14,13 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dataset_client.concurrency import check_stop
 from dataset_client.errors import CacheError, IntegrityError, ProtocolError
 from dataset_client.workspace import write_atomically
 
@@ -29,6 +31,7 @@ REQUIRED_FILES = (MANIFEST_FILE, FEATURES_FILE, "dataset_info.json")
 #: File names that are safe in any directory: flat, printable, not hidden.
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 FORMAT = 1
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,8 @@ def _kept(entry: Mapping[str, Any]) -> Kept:
     return Kept(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"]), *identity)
 
 
-def find_faults(directory: Path, members: Sequence[Member]) -> list[str]:
-    """What of an unpacked archive is missing or damaged; [] if all is well.
+def find_faults(directory: Path, members: Sequence[Member], stop: threading.Event | None = None) -> list[str]:
+    """What of an unpacked archive is missing or damaged; [] if all is well. What else lies there is no fault.
 
     Sizes are always compared. Hashed are the small files that everything hangs on, and what is not the very file that
     the cache installed (`Kept`), because it was copied, restored or changed since. Where that came out well, and the
@@ -168,7 +171,8 @@ def find_faults(directory: Path, members: Sequence[Member]) -> list[str]:
     for member in members:
         is_other = isinstance(member, Kept) and not _is_same(directory, member)
         has_changed |= is_other
-        fault = (content_fault if is_other or member.file in REQUIRED_FILES else _size_fault)(directory, member)
+        has_doubt = is_other or member.file in REQUIRED_FILES
+        fault = content_fault(directory, member, stop) if has_doubt else _size_fault(directory, member)
         faults += [fault] if fault else []
     if has_changed and not faults:
         _note_again(directory, members)
@@ -194,16 +198,28 @@ def _note_again(directory: Path, members: Sequence[Member]) -> None:
         os.utime(sidecar, ns=(times.st_atime_ns, times.st_mtime_ns))  # which says when it was installed
 
 
-def content_fault(directory: Path, member: Member) -> str | None:
-    """What is wrong with the file that should be ``member``, down to the last bit; None if nothing is."""
+def content_fault(directory: Path, member: Member, stop: threading.Event | None = None) -> str | None:
+    """What is wrong with the file that should be ``member``, down to the last bit; None if nothing is.
+
+    Raises `StoppedError` once ``stop`` is set.
+    """
     if fault := _size_fault(directory, member):
         return fault
     try:
-        with (directory / member.file).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = _sha256_of(directory / member.file, stop)
     except OSError as error:
         return f"{member.file} cannot be read: {error.strerror}"
     return None if sha256 == member.sha256 else f"{member.file} has sha256 {sha256}, not {member.sha256}"
+
+
+def _sha256_of(path: Path, stop: threading.Event | None) -> str:
+    digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            if stop is not None:
+                check_stop(stop)
+            digest.update(block[:count])
+    return digest.hexdigest()
 
 
 def _size_fault(directory: Path, member: Member) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataset_client.answers import Answer, Archive, read_archive
 from dataset_client.backoff import Retries
 from dataset_client.cache import Cache, CachedDataset
-from dataset_client.concurrency import in_abandonable_thread
+from dataset_client.concurrency import in_abandonable_thread, in_thread
 from dataset_client.errors import CacheError, DatasetClientError, ServerUnreachableError
 from dataset_client.fetching import OnFile, fetch
 from dataset_client.following import messages_of
@@ -46,7 +46,7 @@ async def obtain(
         on_event(event)
 
     cache = Cache(settings.cache_dir)
-    known = await asyncio.to_thread(cache.find_for, request)
+    known = await in_thread(lambda stop: cache.find_for(request, stop))
     with Http(settings) as http:
         try:
             dataset = await _obtain(http, request, reporter, watch, tell, pace, on_file, is_known=known is not None)

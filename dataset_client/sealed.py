@@ -1,16 +1,10 @@
-"""Shards of a dataset that is being made: each is fetched as soon as it is sealed, and kept by its sha256.
+"""Shards of a dataset that is being made: each is fetched as soon as it is sealed, and kept by its sha256 (shards.py).
 
-::
-
-    <cache_dir>/shards/<sha256>     a shard that was here before its dataset was; its dataset has a link to it
-
-They go after a day: who reads one while its dataset is installed need not care. Of several processes that want one, one
-fetches it (`claim`).
+Of several processes that want one, one fetches it (`claim`).
 """
 
 import asyncio
-import contextlib
-import os
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,11 +17,14 @@ from dataset_client.claim import Holder, LostError, Work, claim
 from dataset_client.concurrency import StoppedError, in_thread
 from dataset_client.contents import Wanted
 from dataset_client.errors import CacheError, ProtocolError
-from dataset_client.manifest import SAFE_NAME
-from dataset_client.plan import cut
+from dataset_client.manifest import SAFE_NAME, Member, content_fault
+from dataset_client.plan import cut, require_space
+from dataset_client.room import reserve
 from dataset_client.settings import Settings
+from dataset_client.shards import keep as keep_as
 from dataset_client.source import Source
 from dataset_client.transfer import Pace, Transfer
+from dataset_client.uses import announce, release
 from dataset_client.workfile import WorkFile
 from dataset_client.workspace import cache_errors, fsync_directory, move
 
@@ -61,21 +58,33 @@ class SealedShard:
 
 
 async def fetch_shard(settings: Settings, cache: Cache, shard: SealedShard, pace: Pace) -> Path:
-    """A sealed shard in the cache, fetched into it if need be.
+    """A sealed shard in the cache, fetched into it if need be, and open by this process from now on.
 
     Raises `IntegrityError`, `RevisionReplacedError` where it is not there any more, `CacheError`, or what ended the
     last attempt.
     """
     target = cache.shards / shard.sha256
+    # first: who removes one looks for those who have it open after he has taken it away
+    is_new = await asyncio.to_thread(announce, target)
+    try:
+        return await _have(settings, cache, shard, pace)
+    except BaseException:
+        if is_new:
+            release(target)
+        raise
+
+
+async def _have(settings: Settings, cache: Cache, shard: SealedShard, pace: Pace) -> Path:
+    target = cache.shards / shard.sha256
     while True:
-        if await asyncio.to_thread(_is_whole, target, shard.bytes):
+        if await in_thread(_is_whole, target, shard):
             return target
         claimed = await claim(cache.downloads, cache.scratch, f"shard-{shard.sha256}")
         if isinstance(claimed, Holder):
             await asyncio.sleep(_POLL_S * (0.1 + 0.9 * random_jitter()))
             continue
         try:
-            await _fetch(settings, claimed, shard, target, pace)
+            await _fetch(settings, cache, claimed, shard, pace)
         except LostError:
             continue
         except BaseException as error:
@@ -92,19 +101,24 @@ def keep(cache: Cache, path: Path, sha256: str) -> Path:
     dataset goes. Raises `OSError` where the file system has no links.
     """
     target = cache.shards / sha256
-    with contextlib.suppress(FileExistsError):
-        os.link(path, target)
+    keep_as(path, target, cache.scratch)
     return target
 
 
-async def _fetch(settings: Settings, work: Work, shard: SealedShard, target: Path, pace: Pace) -> None:
+async def _fetch(settings: Settings, cache: Cache, work: Work, shard: SealedShard, pace: Pace) -> None:
+    target = cache.shards / shard.sha256
     wanted = Wanted(shard.file, shard.bytes, shard.sha256, crc32=0, at=0)
     file = WorkFile(wanted, work.files / shard.file, work.journals / shard.file)
     source = Source(shard.url, shard.bytes, shard.sha256)
     transfer = Transfer(settings, source, {shard.file: file}, pace, lambda here: work.progress(here, shard.bytes))
     work.begin(on_loss=lambda: transfer.fail(LostError()))
 
-    def run(_: threading.Event) -> None:
+    def run(stop: threading.Event) -> None:
+        missing = sum(end - start for start, end in file.missing())
+        reserve(cache, work, shard.bytes, missing, settings.cache_limit, stop)
+        with cache_errors(work.path):
+            free = shutil.disk_usage(work.path).free
+        require_space(shard.file, missing=missing, free=free)
         transfer.run(cut([(wanted, file.missing())], pace.piece))
         with cache_errors(target):
             move(work.files / shard.file, target)
@@ -113,8 +127,12 @@ async def _fetch(settings: Settings, work: Work, shard: SealedShard, target: Pat
     await in_thread(run, interrupt=lambda: transfer.fail(StoppedError()))
 
 
-def _is_whole(path: Path, size: int) -> bool:
-    """Whether a shard is there: under its name it is, once it was verified."""
-    with contextlib.suppress(OSError):
-        return path.stat().st_size == size
-    return False
+def _is_whole(stop: threading.Event, path: Path, shard: SealedShard) -> bool:
+    """Whether a shard is there, and right; one that is wrong is removed."""
+    if not path.exists():
+        return False
+    is_right = content_fault(path.parent, Member(path.name, shard.bytes, shard.sha256), stop) is None
+    if not is_right:
+        with cache_errors(path):
+            path.unlink(missing_ok=True)
+    return is_right

@@ -5,6 +5,8 @@
     <cache_dir>/uses/<stem>/last       its time of change is when the dataset was handed out last
     <cache_dir>/uses/<stem>/<owner>    that process has it open; gone when the process ends
 
+Likewise ``<sha256>`` in the place of ``<stem>`` for a shard that is read before its dataset is installed (shards.py).
+
 A mark counts for as long as its owner may live (`workspace`): an owner touches his marks every ten minutes, and one of
 which nothing was heard for a day is taken for dead. In a cache that cannot be written there are no marks, and nobody
 who could evict anything.
@@ -28,22 +30,29 @@ _held: dict[Path, Path] = {}  # the marks of this process, by dataset
 _pid = 0  # the process whose marks these are: a fork has none of its own
 
 
-def hold(dataset: Path) -> None:
-    """Note that this process has the ``dataset`` at that path open, and used it now. Nothing for one in no cache."""
-    if not _is_in_cache(dataset):
-        return
-    folder = _folder(dataset)
+def hold(dataset: Path) -> bool:
+    """Note that this process has the ``dataset`` at that path open, and used it now. Nothing for one in no cache.
+    Whether this process did not have it open before.
+    """
+    return _is_in_cache(dataset) and announce(dataset)
+
+
+def announce(path: Path) -> bool:
+    """`hold` for what is in a cache for sure, or will be there in a moment."""
+    folder = _folder(path)
     with _lock, contextlib.suppress(OSError):
         _begin()
-        mark = _held.get(dataset)
-        folder.mkdir(parents=True, exist_ok=True)
-        if mark is None or not mark.exists():
-            mark = _held[dataset] = folder / new_owner_name()
-            mark.touch()
+        mark = _held.get(path)
+        is_new = mark is None or not mark.exists()
+        if is_new:
+            mark = _held[path] = folder / new_owner_name()
+            _touch(mark)
             for other in list(folder.iterdir()):
                 if is_dead(other.name):  # who was killed could not remove his
                     other.unlink(missing_ok=True)
-        (folder / _LAST).touch()
+        _touch(folder / _LAST)
+        return is_new
+    return False
 
 
 def release(dataset: Path) -> None:
@@ -51,17 +60,15 @@ def release(dataset: Path) -> None:
     with _lock, contextlib.suppress(OSError):
         if _pid == os.getpid() and (mark := _held.pop(dataset, None)):
             mark.unlink()
+            if not dataset.exists():  # it never came, or was removed by force
+                (mark.parent / _LAST).unlink(missing_ok=True)
+                mark.parent.rmdir()
 
 
 def is_held(dataset: Path, now: float) -> bool:
     """Whether any process has it open; ``now`` is the file system's time."""
     with contextlib.suppress(OSError):
-        for mark in _folder(dataset).iterdir():
-            with contextlib.suppress(OSError):
-                if mark.name == _LAST or is_dead(mark.name):
-                    continue
-                if now - mark.stat().st_mtime < _SILENT_AFTER_S:
-                    return True
+        return any(_counts(mark, now) for mark in list(_folder(dataset).iterdir()))
     return False
 
 
@@ -73,12 +80,34 @@ def last_used(dataset: Path) -> float:
         return sidecar_of(dataset).stat().st_mtime
 
 
-def forget(dataset: Path) -> None:
-    """Remove what was noted of a dataset that is gone."""
+def forget(dataset: Path, now: float) -> None:
+    """Remove what was noted of a dataset that is gone, as of ``now``; who has it open still, or fetches it again
+    already, keeps his mark.
+    """
     with contextlib.suppress(OSError):
         for mark in list(_folder(dataset).iterdir()):
-            mark.unlink(missing_ok=True)
+            if not _counts(mark, now):
+                mark.unlink(missing_ok=True)
         _folder(dataset).rmdir()
+
+
+def _counts(mark: Path, now: float) -> bool:
+    """Whether a file says that somebody has the dataset open."""
+    if mark.name == _LAST or is_dead(mark.name):
+        return False
+    try:
+        return now - mark.stat().st_mtime < _SILENT_AFTER_S
+    except OSError:
+        return False
+
+
+def _touch(mark: Path) -> None:
+    """Make it, or renew its time; its folder may be removed by who forgets the dataset in this moment."""
+    for _ in range(3):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            mark.touch()
+            return
 
 
 def _is_in_cache(dataset: Path) -> bool:

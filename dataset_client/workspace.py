@@ -95,18 +95,6 @@ def _pid_lives(pid: int) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def temporary_directory(parent: Path) -> Iterator[Path]:
-    """A new directory in ``parent``, gone at the end of the block unless it was renamed away."""
-    path = parent / new_owner_name()
-    with cache_errors(path):
-        path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def remove_abandoned(parent: Path) -> None:
     """Remove what dead runs left in ``parent``."""
     for path in list(parent.iterdir()):

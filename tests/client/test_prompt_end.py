@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -67,6 +69,22 @@ def test_a_timeout(server, ready, where, what):
         request_dataset("discs", "v1", CONFIG, timeout=1, **where)
     assert time.monotonic() - begin < 1 + AT_ONCE_S
     check_that_asking_again_goes_on(server, ready, where, what)
+
+
+def test_a_timeout_while_what_is_here_is_hashed(topic, where):
+    topic.is_ready, topic.attempt = True, 1
+    dataset = request_dataset("discs", "v1", CONFIG, **where)
+    shard, sidecar = next(dataset.path.glob("*.tfrecord-*")), dataset.path.with_name(f"{dataset.path.name}.json")
+    os.truncate(shard, 1 << 37)  # which takes no room, and a minute
+    fields = json.loads(sidecar.read_bytes())
+    for member in fields["members"]:
+        if member["file"] == shard.name:
+            member["bytes"] = 1 << 37
+    sidecar.write_text(json.dumps(fields))
+    begin = time.monotonic()
+    with pytest.raises(errors.WaitTimeoutError):
+        request_dataset("discs", "v1", CONFIG, timeout=0.2, **where)
+    assert time.monotonic() - begin < 0.2 + AT_ONCE_S
 
 
 SCRIPT = (
