@@ -46,33 +46,31 @@ def as_they_come(
     ``workers`` and ``prefetch`` are at least 1. ``stop`` is set at the end; ``items`` should end soon after, in the
     thread in which they are waited for.
     """
-    ready: queue.Queue[Future[Result] | None] = queue.Queue(prefetch)
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="dataset-reader")
-
-    def put(future: "Future[Result] | None") -> None:
-        while not stop.is_set():
-            try:
-                ready.put(future, timeout=0.2)
-            except queue.Full:
-                continue
-            return
+    ready: queue.SimpleQueue[Future[Result] | None] = queue.SimpleQueue()
+    room = threading.Semaphore(prefetch)
+    threads = ThreadPoolExecutor(min(workers, prefetch), thread_name_prefix="dataset-reader")
 
     def feed() -> None:
         try:
             for item in items:
+                room.acquire()
                 if stop.is_set():
                     return
-                put(threads.submit(function, item))
-            put(None)
+                ready.put(threads.submit(function, item))
+            ready.put(None)
         except BaseException as error:  # whatever it is, it comes out at its place
             failed: Future[Result] = Future()
             failed.set_exception(error)
-            put(failed)
+            ready.put(failed)
 
     threading.Thread(target=feed, name="dataset-feeder", daemon=True).start()
     try:
         while (future := ready.get()) is not None:
-            yield future.result()
+            result = future.result()
+            room.release()
+            yield result
+            del future, result  # not held while the next one is waited for
     finally:
         stop.set()
+        room.release()  # for `feed`, which may wait for it
         threads.shutdown(wait=False, cancel_futures=True)
