@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from dataset_client.readers.decoder import ExampleDecoder
-from dataset_client.readers.features import Feature, ImageFeature, TensorFeature, TextListFeature
+from dataset_client.readers.features import Feature, ImageFeature, TensorFeature, is_list
 from dataset_client.readers.index import RecordIndex
 from dataset_client.readers.numpy_reader import decode_record
 
@@ -131,11 +131,6 @@ def stack(column: list[Any], feature: Feature | None) -> Any:
     if len({np.shape(value) for value in column}) > 1:
         return column
     return np.stack(column)
-
-
-def is_list(feature: Feature | None) -> bool:
-    """Whether the number of its values may differ between examples."""
-    return isinstance(feature, TextListFeature) or (isinstance(feature, TensorFeature) and None in feature.shape)
 
 
 def _nothing(feature: Feature) -> Any:

@@ -96,6 +96,11 @@ def is_picture(feature: Feature | None) -> bool:
             return False
 
 
+def is_list(feature: Feature | None) -> bool:
+    """Whether the number of its values may differ between examples."""
+    return isinstance(feature, TextListFeature) or (isinstance(feature, TensorFeature) and None in feature.shape)
+
+
 def parse_features(document: Mapping[str, Any]) -> dict[str, Feature]:
     """Read a whole ``features.json``; raises `UnsupportedFeatureError` for what these readers cannot
     decode.

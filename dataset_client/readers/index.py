@@ -16,7 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from dataset_client.errors import IntegrityError
-from dataset_client.readers.tfrecord import crc32c_function, damage, masked
+from dataset_client.readers.tfrecord import crc32c, damage, masked
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -28,14 +28,12 @@ class RecordIndex:
 
     ``shards`` are files and how many records each holds, by the manifest. ``check_crc=False`` trusts the data of
     records, as may who has hashed the files; lengths are always checked. ``max_open`` shards are kept open, others are
-    opened for each read: a process may open 1,024 files on most systems. Raises `MissingDependencyError` without the
-    extra ``readers``.
+    opened for each read: a process may open 1,024 files on most systems.
     """
 
     def __init__(self, shards: Sequence[tuple[Path, int]], *, check_crc: bool = True, max_open: int = 256) -> None:
         self._shards = tuple(shards)
         self._check_crc, self._max_open = check_crc, max_open
-        self._crc32c = crc32c_function()
         self._starts = [0, *accumulate(count for _, count in shards)]
         self._offsets: dict[int, array[int]] = {}
         self._files: dict[int, int] = {}
@@ -66,7 +64,7 @@ class RecordIndex:
         if len(frame) < end - begin - _HEADER.size:
             raise damage(path, begin, f"ends within a record of {end - begin - _FRAME} bytes")
         data = frame[: -_FOOTER.size]
-        if self._check_crc and masked(self._crc32c(data)) != _FOOTER.unpack_from(frame, len(data))[0]:
+        if self._check_crc and masked(crc32c(data)) != _FOOTER.unpack_from(frame, len(data))[0]:
             raise damage(path, begin, "has a wrong checksum over a record's data")
         return path, begin, data
 
@@ -77,7 +75,7 @@ class RecordIndex:
             if len(header) < _HEADER.size:
                 raise damage(path, offset, "ends within a record's header")
             length, length_crc = _HEADER.unpack(header)
-            if masked(self._crc32c(header[:8])) != length_crc:
+            if masked(crc32c(header[:8])) != length_crc:
                 raise damage(path, offset, "has a wrong checksum over a record's length")
             if len(offsets) > count:
                 raise damage(path, offset, f"has more than the {count} examples of its manifest")

@@ -76,8 +76,9 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no
 
     def set_epoch(self, epoch: int) -> None:
         """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in."""
-        if require_count("epoch", epoch, least=0) != self._position.epoch:
-            self._set(Position(epoch))
+        wanted = require_count("epoch", epoch, least=0)
+        if wanted != self._position.epoch:
+            self._set(Position(wanted))
 
     def state_dict(self, steps: int) -> dict[str, Any]:
         """The state after ``steps`` batches of this epoch, or of its rest since `load_state_dict`."""

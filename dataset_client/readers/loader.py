@@ -36,9 +36,10 @@ class Feed:
     transform: Transform | None = None
 
     def __post_init__(self) -> None:
-        require_count("batch_size", self.batch_size, least=1)
-        require_count("ranks", self.ranks, least=1)
-        if require_count("rank", self.rank, least=0) >= self.ranks:
+        for name, least in (("batch_size", 1), ("ranks", 1), ("rank", 0)):
+            # numpy's integers may be given, but are no JSON in a state
+            object.__setattr__(self, name, require_count(name, getattr(self, name), least=least))
+        if self.rank >= self.ranks:
             raise InvalidSettingError(f"rank={self.rank} is none of {self.ranks} ranks", remedy="The first is 0.")
 
     def schedule(self, position: Position) -> Schedule:
@@ -96,8 +97,9 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in."""
-        if require_count("epoch", epoch, least=0) != self._start.epoch:
-            self._start = self._now = Position(epoch)
+        wanted = require_count("epoch", epoch, least=0)
+        if wanted != self._start.epoch:
+            self._start = self._now = Position(wanted)
 
     def state_dict(self) -> dict[str, Any]:
         """What was handed out so far, over all ranks, as plain JSON; batches read ahead do not count.
@@ -118,9 +120,9 @@ class Loader:
         start = self._start
         schedule = self._feed.schedule(start)
         self._now = start
-        return self._iterate(schedule)
+        return self._iterate(start, schedule)
 
-    def _iterate(self, schedule: Schedule) -> Iterator[Batch]:
+    def _iterate(self, start: Position, schedule: Schedule) -> Iterator[Batch]:
         steps, epoch = range(len(schedule)), schedule.order.epoch
         with closing(self._feed.batches(schedule, steps, workers=self._workers, prefetch=self._prefetch)) as batches:
             for step in steps:
@@ -128,7 +130,9 @@ class Loader:
                 self._now = Position(epoch, schedule.consumed_after(step))
                 yield batch
                 del batch  # not held while the next one is waited for
-        self._now = self._start = Position(epoch + 1)
+        if self._start is start:  # nobody has chosen another meanwhile
+            self._start = Position(epoch + 1)
+        self._now = self._start
 
 
 def default_workers() -> int:

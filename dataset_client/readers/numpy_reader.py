@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_client.errors import IntegrityError
 from dataset_client.readers.decoder import ExampleDecoder
 from dataset_client.readers.features import Feature, is_picture
-from dataset_client.readers.tfrecord import crc32c_function, damage, read_records
+from dataset_client.readers.tfrecord import damage, read_records
 
 if TYPE_CHECKING:
     from dataset_client.readers.decoder import Value
@@ -17,9 +17,7 @@ def read_examples(shards: Sequence[tuple[Path, int]], features: Mapping[str, Fea
     """The examples of ``shards`` in order, each of which has so many; `Dataset.as_numpy_iterator` says what they hold
     and what is raised.
     """
-    decode = ExampleDecoder(features)
-    crc32c_function()
-    return _examples(shards, decode)
+    return _examples(shards, ExampleDecoder(features))
 
 
 def _examples(shards: Sequence[tuple[Path, int]], decode: ExampleDecoder) -> "Iterator[dict[str, Value]]":

@@ -15,7 +15,8 @@ class Pairs:
     """Takes ``inputs`` and ``labels`` out of batches by their names.
 
     Pictures of uint8 as inputs become float32 (B, H, W, C) in [0, 255], as labels float32 (B, H, W, C) in [0, 1]; all
-    else stays as it is. Raises `InvalidSettingError` for a name that examples do not have, unless they are
+    else stays as it is, also what a transform has made of a picture that has no channels, such as class numbers
+    (B, H, W). Raises `InvalidSettingError` for a name that examples do not have, unless they are
     ``transformed``: then for one that a batch does not have.
     """
 
@@ -41,7 +42,7 @@ class Pairs:
                 f"{name!r} has no one shape in all examples",
                 remedy="Ask for a dataset with an image_size or crop_size, or give a transform that makes one.",
             )
-        if not is_picture(self.features.get(name)) or value.dtype != np.uint8:
+        if not is_picture(self.features.get(name)) or value.dtype != np.uint8 or value.ndim != 4:
             return value
         pixels = value.astype(np.float32)
         return pixels if scale == 1 else pixels / np.float32(scale)

@@ -36,9 +36,9 @@ class Source:
     @classmethod
     def of(cls, dataset_id: str, shards: Sequence[Shard], split: str, *, shuffle: bool, seed: int) -> "Source":
         """The source of a split; raises `InvalidSettingError` for a seed that is no integer ≥ 0."""
-        require_count("seed", seed, least=0)
+        natural = require_count("seed", seed, least=0)
         digest = hashlib.sha256("\n".join(f"{shard.sha256} {shard.examples}" for shard in shards).encode())
-        return cls(dataset_id, digest.hexdigest(), split, bool(shuffle), seed)
+        return cls(dataset_id, digest.hexdigest(), split, bool(shuffle), natural)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ B.4).
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import google_crc32c
+
 from dataset_client.errors import IntegrityError
-from dataset_client.readers.optional import require
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -40,15 +41,14 @@ def masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def crc32c_function() -> Callable[[bytes], int]:
-    """The CRC-32C of some bytes; raises `MissingDependencyError` without the extra ``readers``."""
-    function: Callable[[bytes], int] = require("google_crc32c", extra="readers").value
-    return function
+def crc32c(data: bytes) -> int:
+    """The CRC-32C of some bytes."""
+    crc: int = google_crc32c.value(data)
+    return crc
 
 
 def read_records(path: Path) -> Iterator[Record]:
     """The records of a file in order; raises `IntegrityError` with file and offset where it is damaged."""
-    crc32c = crc32c_function()
     try:
         file = path.open("rb")
     except OSError as error:

@@ -1,5 +1,6 @@
 """Batches as Keras has them, on whatever backend it runs."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -81,6 +82,33 @@ def test_other_fields_come_as_they_are(dataset):
 def test_fields_that_are_not_there(dataset):
     with pytest.raises(errors.InvalidSettingError, match="no 'alpha'"):
         open_batches(dataset, labels="alpha")
+
+
+def test_names_are_those_of_what_a_transform_makes(dataset):
+    def renamed(example, _rng):
+        return {"photo": example["image"], "classes": example["mask"][..., 0] // 255}
+
+    x, y = open_batches(dataset, inputs="photo", labels="classes", transform=renamed)[0]
+    batch = next(iter(loader(dataset)))
+    np.testing.assert_array_equal(x, batch["image"])
+    np.testing.assert_array_equal(y, batch["mask"][..., 0] // 255)
+    with pytest.raises(errors.InvalidSettingError, match="no 'image'\nThey have: photo, classes"):
+        open_batches(dataset, transform=renamed)[0]
+
+
+def test_class_numbers_are_no_levels(dataset):
+    def numbered(example, _rng):
+        return example | {"mask": example["mask"][..., 0] // 51}
+
+    _, y = open_batches(dataset, transform=numbered)[0]
+    assert (y.dtype, y.shape, np.unique(y).tolist()) == (np.uint8, (4, 48, 64), [0, 5])
+
+
+def test_states_are_plain_json(dataset):
+    batches = open_batches(dataset, batch_size=np.uint8(4))
+    batches.set_epoch(np.int64(2))
+    state = json.loads(json.dumps(batches.state_dict(np.int64(3))))
+    assert (state["epoch"], state["consumed"]) == (2, 12)
 
 
 def test_pictures_of_several_sizes_are_refused(dataset):

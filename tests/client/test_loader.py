@@ -11,7 +11,6 @@ import pytest
 from client_archives import record, unpack_to
 
 from dataset_client import Dataset, errors
-from dataset_client.readers.parallel import in_order
 
 COUNT = 41
 
@@ -83,14 +82,18 @@ def test_any_number_of_ranks_and_workers_has_one_order(dataset, order, ranks, wo
 
 
 def test_resuming_at_50_points_gives_exactly_the_rest(dataset, order):
-    draw = random.Random(5)
+    """On another number of ranks, with other threads and batches."""
+    draw, points = random.Random(5), []
     for _ in range(50):
-        ranks, size, steps = draw.choice([1, 2, 4, 8]), draw.randint(1, 5), draw.randint(0, 12)
-        first, state = run(dataset, ranks=ranks, size=size, steps=steps, workers=draw.choice([0, 1, 2]), prefetch=3)
-        rest, _ = run(
-            dataset, ranks=draw.choice([1, 2, 4, 8]), size=draw.randint(1, 5), state=state, workers=draw.choice([0, 2])
-        )
+        before, after = draw.sample([1, 2, 4, 8], 2)
+        size = draw.randint(1, 5)
+        steps = draw.randrange(-(-COUNT // (before * size)))
+        first, state = run(dataset, ranks=before, size=size, steps=steps, workers=draw.choice([0, 1, 2]), prefetch=3)
+        rest, _ = run(dataset, ranks=after, size=draw.randint(1, 5), state=state, workers=draw.choice([0, 1, 2, 4]))
         assert first + rest == order
+        points.append(state["consumed"])
+    assert max(points) < COUNT
+    assert len(set(points)) > 10
 
 
 def test_without_shuffling_the_order_is_that_of_the_files(dataset, keys):
@@ -144,6 +147,33 @@ def test_a_state_of_another_seed_is_refused(dataset):
     assert caught.value.code == "state_mismatch"
     with pytest.raises(errors.InvalidSettingError, match="split was 'train' and is 'val'"):
         dataset.loader("val", batch_size=4, shuffle=True, seed=9).load_state_dict(state)
+
+
+def test_an_epoch_chosen_meanwhile_is_the_next(dataset, order):
+    loader = dataset.loader("train", batch_size=8, shuffle=True, seed=9, workers=0)
+    for chosen in (5, 0):
+        for _ in loader:
+            loader.set_epoch(chosen)
+        assert (loader.epoch, loader.state_dict()["consumed"]) == (chosen, 0)
+    _, state = run(dataset, ranks=2, size=4, steps=3)
+    for _ in loader:
+        loader.load_state_dict(state)
+    assert [key for batch in loader for key in batch["key"]] == order[24:]
+
+
+def test_a_split_without_examples(tmp_path):
+    dataset = Dataset.open(unpack_to(tmp_path / "discs", splits={"train": 3, "test": 0}))
+    loader = dataset.loader("test", batch_size=4, shuffle=True, ranks=2)
+    for epoch in range(2):
+        assert (len(loader), loader.epoch, list(loader)) == (0, epoch, [])
+    assert list(dataset.examples("test")) == list(dataset.as_numpy_iterator("test")) == []
+
+
+def test_more_ranks_than_examples(dataset):
+    loaders = [dataset.loader("val", batch_size=4, ranks=5, rank=rank, workers=0) for rank in range(5)]
+    steps = [[batch["key"] for batch in loader] for loader in loaders]
+    assert sorted(len(keys) for (keys,) in steps) == [0, 0, 0, 1, 1]
+    assert [key for (keys,) in steps for key in keys] == [e["key"] for e in dataset.as_numpy_iterator("val")]
 
 
 def test_dropping_the_last_step(dataset, order):
@@ -273,8 +303,15 @@ def test_threads_end_with_the_iteration(dataset, end):
     until_none_reads()
 
 
-def test_counts_are_numbers_of_any_kind(dataset):
-    assert len(dataset.loader("train", batch_size=np.int64(8))) == 6
+def test_counts_are_numbers_of_any_kind(dataset, order):
+    counts = {"batch_size": 4, "seed": 9, "rank": 1, "ranks": 2}
+    loader = dataset.loader("train", shuffle=True, **{name: np.uint8(count) for name, count in counts.items()})
+    assert len(loader) == 6
+    loader.set_epoch(np.uint8(0))
+    assert next(iter(loader))["key"] == order[4:8]
+    assert json.loads(json.dumps(loader.state_dict())) == run(dataset, ranks=2, size=4, steps=1)[1]
+    loader.set_epoch(np.uint8(3))
+    assert json.loads(json.dumps(loader.state_dict()))["epoch"] == 3
     with pytest.raises(errors.InvalidSettingError, match="batch_size") as caught:
         dataset.loader("train")
     assert "Give batch_size a number" in str(caught.value)
@@ -299,24 +336,3 @@ def test_examples_that_cannot_be_decoded_are_named(tmp_path):
     dataset.files("train")[0].write_bytes(record(b"?"))
     with pytest.raises(errors.IntegrityError, match="offset 0: the example cannot be decoded"):
         next(iter(dataset.loader("train", batch_size=1)))
-
-
-@pytest.mark.parametrize("prefetch", [1, 2, 5])
-def test_no_more_than_prefetch_results_lie_ready(prefetch):
-    begun = []
-    results = in_order(lambda item: begun.append(item) or item, range(40), workers=3, prefetch=prefetch)
-    for number, result in enumerate(results):
-        assert result == number
-        assert len(begun) <= number + 1 + prefetch
-
-
-def test_results_come_in_order_whatever_is_done_first():
-    """Item 0 ends last of all that may begin with it."""
-    others = threading.Barrier(3)
-
-    def work(item):
-        if item < 3:
-            others.wait(30)  # all three have begun
-        return item
-
-    assert list(in_order(work, range(10), workers=3, prefetch=3)) == list(range(10))
