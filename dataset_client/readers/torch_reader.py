@@ -114,11 +114,12 @@ class TorchLoader(DataLoader[dict[str, Any]]):  # type: ignore[misc]  # torch is
         return len(self._batches)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self._given = 0
+        self._given, epoch = 0, self._batches.epoch
         for batch in super().__iter__():
             self._given += 1
             yield batch
-        self.set_epoch(self._batches.epoch + 1)
+        if self._batches.epoch == epoch:  # nobody has chosen another meanwhile
+            self.set_epoch(epoch + 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in."""
@@ -169,9 +170,9 @@ def _convert(value: Any, channels_first: bool, axes: int) -> Any:
     """``axes`` are those of an array of pictures."""
     if isinstance(value, list):  # of a batch whose pictures differ in size
         return [_convert(item, channels_first, 3) for item in value]
+    if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "biufc":
+        return value
     if isinstance(value, np.generic):
         return torch.tensor(value.item(), dtype=torch.from_numpy(np.empty(0, value.dtype)).dtype)
-    if not isinstance(value, np.ndarray):
-        return value
-    tensor = torch.from_numpy(value if value.flags.writeable else value.copy())
+    tensor = torch.from_numpy(np.require(value, requirements=["C", "W"]))  # torch knows no negative strides
     return tensor.movedim(-1, -3) if channels_first and tensor.ndim == axes else tensor

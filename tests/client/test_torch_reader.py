@@ -1,14 +1,20 @@
 """Batches and examples as PyTorch has them, through its own ``DataLoader``."""
 
+import contextlib
 import json
+import os
 import random
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from client_archives import unpack_to
 
 from dataset_client import Dataset, errors
+from tests.support import ROOT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # theirs, at import
@@ -91,16 +97,18 @@ def test_any_number_of_ranks_and_worker_processes_has_one_order(dataset, order, 
 
 
 def test_resuming_at_50_points_gives_exactly_the_rest(dataset, order):
-    """On other ranks, with other worker processes, and other batches."""
-    draw = random.Random(8)
+    """On another number of ranks, with other worker processes, and other batches."""
+    draw, points = random.Random(8), []
     for _ in range(50):
         before, after = draw.sample([1, 2, 4, 8], 2)
-        first, state = in_step(
-            dataset, ranks=before, workers=draw.choice([0, 1, 2]), size=draw.randint(1, 4), steps=draw.randint(0, 9)
-        )
-        assert len(first) == state["consumed"]
+        size = draw.randint(1, 4)
+        steps = draw.randrange(-(-COUNT // (before * size)))
+        first, state = in_step(dataset, ranks=before, workers=draw.choice([0, 1, 2]), size=size, steps=steps)
         rest, _ = in_step(dataset, ranks=after, workers=draw.choice([0, 1, 2, 4]), size=draw.randint(1, 4), state=state)
-        assert first + rest == flat(order)
+        assert (len(first), first + rest) == (state["consumed"], flat(order))
+        points.append(len(first))
+    assert max(points) < COUNT
+    assert len(set(points)) > 10
 
 
 def test_batches_are_tensors_of_the_same_values(dataset):
@@ -172,12 +180,80 @@ def test_states_of_the_loader_and_of_torch_are_one(dataset, order):
         open_batches(dataset, seed=7).load_state_dict(batches.state_dict(2))
 
 
-def test_ranks_are_those_of_torch_distributed(dataset, order, tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    try:
-        assert keys(open_batches(dataset)) == order
-    finally:
-        torch.distributed.destroy_process_group()
+def test_ranks_are_those_of_torch_distributed(dataset, tmp_path):
+    """Two processes of one group, each with a worker process."""
+    script = Path(__file__).parent / "support" / "torch_rank.py"
+    env = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-W", "ignore", str(script), str(dataset.path), str(tmp_path / "meet")]
+    with contextlib.ExitStack() as stack:
+        ranks = []
+        for rank in range(2):
+            started = subprocess.Popen([*command, str(rank), "2"], env=env, stdout=subprocess.PIPE, text=True)
+            ranks.append(stack.enter_context(started))
+            stack.callback(started.kill)
+        told = [json.loads(rank.communicate(timeout=100)[0].splitlines()[-1]) for rank in ranks]
+    for rank, found in enumerate(told):
+        numpy = dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0, rank=rank, ranks=2)
+        assert found == {"keys": [batch["key"] for batch in numpy], "consumed": COUNT}
+
+
+def test_worker_processes_that_inherit_nothing(dataset, order):
+    """Started anew, as on macOS, and living on from epoch to epoch."""
+    loader = open_batches(dataset).loader(num_workers=2, persistent_workers=True, multiprocessing_context="spawn")
+    numpy = dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0)
+    for _ in range(2):
+        assert [batch["key"] for batch in loader] == [batch["key"] for batch in numpy]
+    loader.load_state_dict(loader.state_dict() | {"epoch": 0, "consumed": 6})
+    assert [batch["key"] for batch in loader] == order[2:]
+
+
+def test_an_epoch_chosen_meanwhile_is_the_next(dataset):
+    loader = open_batches(dataset).loader()
+    for _ in loader:
+        loader.set_epoch(5)
+    assert loader.state_dict()["epoch"] == 5
+
+
+def test_what_a_transform_makes_of_a_mask_keeps_its_axes(dataset):
+    """Class numbers (H, W) have no channels to move; levels (H, W, 1) have, also where masks differ in size."""
+
+    def batch(made):
+        def transform(example, _rng):
+            return {"mask": made(example["mask"], example["area"]), "key": example["key"]}
+
+        return next(iter(open_batches(dataset, transform=transform)))["mask"]
+
+    wanted = next(iter(dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0)))["mask"]
+    numbers, levels = batch(lambda mask, _: mask[..., 0] // 255), batch(lambda mask, _: mask)
+    np.testing.assert_array_equal(numbers.numpy(), wanted[..., 0] // 255)
+    assert levels.shape == (3, 1, 48, 64)
+    np.testing.assert_array_equal(levels.numpy(), wanted.transpose(0, 3, 1, 2))
+    heights = [40 + int(area) % 3 for area in next(iter(open_batches(dataset)))["area"]]
+    assert len(set(heights)) > 1
+    numbers = batch(lambda mask, area: mask[: 40 + area % 3, :, 0])
+    levels = batch(lambda mask, area: mask[: 40 + area % 3])
+    assert [tuple(number.shape) for number in numbers] == [(height, 64) for height in heights]
+    assert [tuple(level.shape) for level in levels] == [(1, height, 64) for height in heights]
+
+
+def flipped(example, _rng):
+    """Of another size each, so that they stay apart."""
+    return {"image": example["image"][: 40 + example["area"] % 3, ::-1], "key": example["key"]}
+
+
+def test_pictures_may_be_views_of_others(dataset):
+    found = next(iter(open_batches(dataset, transform=flipped)))["image"]
+    numpy = dataset.loader("train", batch_size=3, shuffle=True, seed=6, workers=0, transform=flipped)
+    for tensor, picture in zip(found, next(iter(numpy))["image"], strict=True):
+        np.testing.assert_array_equal(tensor.movedim(0, -1).numpy(), picture)
+
+
+def test_texts_are_no_tensors(dataset):
+    def texts(example, _rng):
+        return {"numpy": np.str_(example["key"]), "python": example["key"]}
+
+    batch = next(iter(DataLoader(open_batches(dataset, transform=texts), batch_size=None)))
+    assert batch["numpy"].tolist() == batch["python"]
 
 
 def test_single_examples_with_torchs_own_sampler(dataset):
@@ -200,6 +276,8 @@ def test_single_examples_with_torchs_own_sampler(dataset):
 
 
 def test_single_examples_have_torchs_dtypes(dataset):
+    example = dataset.as_torch_map_dataset("train")[-1]
+    assert (example["mask"].dtype, example["mask"].shape) == (torch.uint8, (1, 48, 64))
     example = dataset.as_torch_map_dataset("train", channels_first=False)[-1]
     assert (example["area"].dtype, example["area"].shape) == (torch.int64, ())
     assert (example["image"].dtype, example["image"].shape) == (torch.uint8, (48, 64, 3))
