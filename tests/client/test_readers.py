@@ -27,10 +27,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset_client import Dataset, errors
-from dataset_client.readers.example_proto import BytesList, FloatList, Int64List, decode_example
+from dataset_client.readers import canonical
+from dataset_client.readers.example_proto import BytesList, FloatList, Int64List, decode_example, packed_integers
 from dataset_client.readers.features import ImageFeature, TensorFeature, TextFeature, parse_features
 from dataset_client.readers.images import decode_image
 from dataset_client.readers.tfrecord import masked, read_records
+from dataset_handlers import example_proto as handlers
 
 FLOATS = st.floats(width=32, allow_nan=False)
 LISTS = st.one_of(
@@ -124,6 +126,50 @@ def test_no_bytes_crash_the_decoder(data):
         decode_example(data)
     except ValueError:
         return
+
+
+def by_place(data):
+    """What `canonical` finds in an Example, read as `decode_example` reads it."""
+    found = {}
+    for name, spot in canonical.locate(data).items():
+        match spot.kind:
+            case canonical.NOTHING:
+                values = None
+            case canonical.BYTES:
+                values = BytesList(tuple(data[begin:end] for begin, end in canonical.strings(data, spot)))
+            case canonical.FLOATS:
+                begin, end = canonical.packed(data, spot, canonical.FLOATS)
+                values = FloatList(tuple(np.frombuffer(data[begin:end], "<f4").tolist()))
+            case canonical.INTEGERS:
+                begin, end = canonical.packed(data, spot, canonical.INTEGERS)
+                values = Int64List(tuple(packed_integers(memoryview(data)[begin:end])))
+        found[name.decode()] = values
+    return found
+
+
+WRITTEN = st.dictionaries(st.text(max_size=10), st.one_of(LISTS, st.just([])), min_size=1, max_size=5)
+
+
+@settings(deadline=None)  # a loaded machine is no failure
+@given(WRITTEN, st.integers(0, 300))
+def test_examples_that_we_write_are_read_alike_with_and_without_a_walk(features, size):
+    """`canonical` knows the form of all that handlers write, and finds in it what `example_proto` reads."""
+    written = features | {"photo": [bytes(size)]}
+    data = handlers.encode_example(written)
+    wanted = {name: values_of(values) if values else None for name, values in written.items()}
+    assert by_place(data) == decode_example(data) == wanted
+
+
+@settings(deadline=None, max_examples=300)
+@given(WRITTEN, st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 255)), max_size=3), st.integers(0, 3))
+def test_examples_of_another_form_are_left_to_the_walk(features, changes, cut):
+    """`canonical` may refuse what `example_proto` reads, but what both read is the same."""
+    data = bytearray(handlers.encode_example(features))
+    for position, value in changes:
+        data[position % len(data)] = value
+    data = bytes(data[: len(data) - cut])
+    with contextlib.suppress(canonical.OtherFormError, ValueError):
+        assert repr(by_place(data)) == repr(decode_example(data))  # no number equals itself if it is none
 
 
 def test_what_the_format_demands():
