@@ -23,7 +23,9 @@ def test_the_benchmark_runs(raw_root, tmp_path):
     ]
     assert all(row["rate"] > 0 for row in found["results"])
     assert (tmp_path / "reading.md").read_text() == done.stdout
-    assert "| one example by its number: < 1 ms plus decoding |" in done.stdout
+    first = f"; the first time, all in a row, {found['by_number']['first_pass_ms']:.3f} ms |"
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("| one example by its number: < 1 ms plus"))
+    assert first in line
 
 
 def row(name, rates, *, form="numpy", flavour="usual"):
@@ -36,5 +38,5 @@ def test_an_aim_is_reached_where_the_median_of_the_rounds_ratios_is(rates, reach
     """Each round is compared with itself: the machine may have been slower in one."""
     rows = [row("ours", [150, 300, 450], flavour="ours"), row("LitData", rates), row("WebDataset", [10, 20, 30])]
     report.ratios(rows)
-    (line, _) = report.aims(rows, {"without_decoding_ms": 0.1, "whole_ms": 1.2})[2:]
+    (line, _) = report.aims(rows, {"without_decoding_ms": 0.1, "whole_ms": 1.2, "first_pass_ms": 0.2})[2:]
     assert line.endswith(f"LitData {300 / rates[1]:.2f}, WebDataset 15.00 | {reached} |")
