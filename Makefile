@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
 PEERS := .venv-peers
+FRAMEWORKS := .venv-frameworks
 RAW ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gallery test schemathesis proofs check bench bench-service bench-transfer bench-reading bench-end-to-end bench-peers format lock clean
+.PHONY: help install demo gallery test test-frameworks schemathesis proofs check bench bench-service bench-transfer bench-reading bench-end-to-end bench-peers format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +29,17 @@ demo: install  ## serve, request, train, show: two datasets from start to finish
 
 test: install  ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need PyTorch and JAX, which `make test` skips (gigabytes)
+	$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/client/test_torch_reader.py tests/client/test_keras_reader.py tests/client/test_readers_agree.py tests/e2e/test_stream_torch.py tests/e2e/test_stream_docs.py
+
+# The lock first, then whatever torch and JAX add to it; both would be gigabytes of everybody's .venv.
+$(FRAMEWORKS)/.installed: $(LOCK) pyproject.toml dataset_handlers/pyproject.toml
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 keras jax
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ./dataset_handlers
+	@touch $@
 
 schemathesis: install  ## fuzz the whole API by its OpenAPI document: 10,000 cases or more (CASES=N for another number)
 	$(BIN)/python -m tests.server.fuzzing --cases $(or $(CASES),10000)
@@ -82,4 +94,4 @@ lock: install  ## resolve all dependencies again, hashes and no addresses
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 clean:  ## remove what can be made again
-	rm -rf $(VENV) $(PEERS) build dataset_handlers/build *.egg-info dataset_handlers/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) $(FRAMEWORKS) build dataset_handlers/build *.egg-info dataset_handlers/*.egg-info .mypy_cache .ruff_cache .pytest_cache
