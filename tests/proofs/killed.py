@@ -32,7 +32,7 @@ from dataset_client.settings import Settings
 from dataset_client.transfer import Pace
 
 #: Small, so that little is in flight, and much lies between two kills.
-PACE = Pace(tail=2048, piece=16384, block=4096, connections=3)
+PACE = Pace(tail=2048, piece=16384, block=4096, connections=3, begin=3)
 #: The functions whose first call begins a phase.
 BEGINS = {
     "obtain": "asking",
