@@ -44,9 +44,10 @@ $(FRAMEWORKS)/.installed: $(LOCK) pyproject.toml dataset_handlers/pyproject.toml
 schemathesis: install  ## fuzz the whole API by its OpenAPI document: 10,000 cases or more (CASES=N for another number)
 	$(BIN)/python -m tests.server.fuzzing --cases $(or $(CASES),10000)
 
-proofs: install  ## break the server and break into it, in all ways we know; hours on two cores (POINTS=N kills, CASES=N)
+proofs: install  ## break the server and the client, and break in, in all ways we know; hours on two cores (POINTS=N kills, CASES=N)
 	@status=0; \
 	$(BIN)/python -m tests.proofs faults --points $(or $(POINTS),200) --report docs/reports/faults.md || status=1; \
+	$(BIN)/python -m tests.proofs client --points $(or $(POINTS),100) --report docs/reports/client.md || status=1; \
 	$(BIN)/python -m tests.proofs intrusion --cases $(or $(CASES),10000) --report docs/reports/intrusion.md || status=1; \
 	exit $$status
 

@@ -79,6 +79,32 @@ class Retries:
         return self.policy.delay(self.failures, jitter=random_jitter(), retry_after=error.retry_after)
 
 
+class CommonRetries:
+    """When to try again, for all connections together; `Retries` says how long to wait, and when to give up.
+
+    Failures of requests that ran at the same time count as one. No call fails more often than its ``budget``.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._retries = Retries(policy, patience_s=policy.reconnect_s)
+        self._failed_at = self._here = -1.0
+        self.budget = 0
+        self.not_before = 0.0
+
+    def failed(self, error: DatasetClientError, began: float, here: int) -> None:
+        """A request that began at ``began`` failed, and by now so many bytes are here; raises ``error`` to give up."""
+        self.budget -= 1
+        if self.budget < 0:
+            raise error
+        if began < self._failed_at and not error.retry_after:
+            return
+        if here != self._here:
+            self._retries.progressed()
+        delay = self._retries.delay_after(error)
+        self._failed_at, self._here = time.monotonic(), here
+        self.not_before = max(self.not_before, self._failed_at + delay)
+
+
 def random_jitter() -> float:
     """A number in [0, 1) that no other client draws."""
     return _JITTER.random()

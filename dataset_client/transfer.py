@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from dataset_client.backoff import Retries
+from dataset_client.backoff import CommonRetries
 from dataset_client.errors import (
     DatasetClientError,
     IntegrityError,
@@ -72,7 +72,7 @@ class Transfer:
         self._changed = threading.Condition()
         self._telling = threading.Lock()
         self._tempo = Tempo(pace.connections, min(pace.begin, pace.connections))
-        self._tries = _Tries(settings)
+        self._tries = CommonRetries(settings.retry)
         self._pieces = deque[Piece]()
         self._to_resume = deque[WorkFile]()
         self._unverified = set(files)
@@ -308,30 +308,3 @@ class Transfer:
             if body is not None:
                 self._bodies.discard(body)
             self._changed.notify_all()
-
-
-class _Tries:
-    """When to try again, for all connections together; `Retries` says how long to wait, and when to give up.
-
-    Failures of requests that ran at the same time count as one. No call fails more often than its ``budget``.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        policy = settings.retry
-        self._retries = Retries(policy, patience_s=policy.reconnect_s)
-        self._failed_at = self._here = -1.0
-        self.budget = 0
-        self.not_before = 0.0
-
-    def failed(self, error: DatasetClientError, began: float, here: int) -> None:
-        """A request that began at ``began`` failed, and by now so many bytes are here; raises ``error`` to give up."""
-        self.budget -= 1
-        if self.budget < 0:
-            raise error
-        if began < self._failed_at and not error.retry_after:
-            return
-        if here != self._here:
-            self._retries.progressed()
-        delay = self._retries.delay_after(error)
-        self._failed_at, self._here = time.monotonic(), here
-        self.not_before = max(self.not_before, self._failed_at + delay)
