@@ -10,7 +10,6 @@
 """
 
 from dataset_client.api import (
-    open_dataset,
     pull_dataset,
     request_dataset,
     request_dataset_async,
@@ -42,9 +41,11 @@ from dataset_client.errors import (
     UnsupportedFeatureError,
     WaitTimeoutError,
 )
+from dataset_client.opening import open_dataset
 from dataset_client.protocol import Event, canonical_json, hash_dataset_name
 from dataset_client.readers.shuffle import Shuffle
 from dataset_client.request import DatasetRequest, make_request
+from dataset_client.stream import DatasetStream
 from dataset_client.watching import wait_for_completion, watch
 
 
@@ -65,6 +66,7 @@ __all__ = [
     "Dataset",
     "DatasetClientError",
     "DatasetRequest",
+    "DatasetStream",
     "Event",
     "IntegrityError",
     "InvalidRequestError",

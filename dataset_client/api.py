@@ -1,27 +1,19 @@
-"""What callers call: ask for datasets, fetch one by its id, or open one that is here."""
+"""What callers call: ask for datasets, or fetch one by its id."""
 
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from dataset_client.cache import Cache
-from dataset_client.concurrency import run_sync
+from dataset_client.concurrency import in_thread, run_sync
 from dataset_client.dataset import Dataset
-from dataset_client.errors import (
-    DatasetClientError,
-    InvalidRequestError,
-    InvalidSettingError,
-    NotCachedError,
-    SomeFailedError,
-)
-from dataset_client.manifest import MANIFEST_FILE, sidecar_of
+from dataset_client.errors import DatasetClientError, InvalidRequestError, InvalidSettingError, SomeFailedError
+from dataset_client.opening import open_offline
 from dataset_client.progress import Reporter, make_reporter, short_labels
 from dataset_client.protocol import ID_PATTERN
 from dataset_client.request import DatasetRequest, check_timeout, make_request
-from dataset_client.settings import Settings, resolve_cache_dir, resolve_settings
-from dataset_client.uses import hold
+from dataset_client.settings import Settings, resolve_settings
 from dataset_client.wait import Watch, bounded, sharing
 
 if TYPE_CHECKING:
@@ -251,7 +243,8 @@ async def _obtain(
 ) -> Dataset:
     """One dataset, from the network or from the cache alone; ``share`` of them are got at the same time."""
     if offline:
-        return _open_offline(request, Cache(settings.cache_dir))
+        async with bounded(timeout, request.topic_id):
+            return await in_thread(open_offline, request, Cache(settings.cache_dir))
     from dataset_client.online import obtain  # requests and websockets cost 0.3 s, which offline use need not pay
     from dataset_client.transfer import Pace
 
@@ -280,50 +273,3 @@ def _run(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise KeyboardInterrupt(
             "Interrupted. A build that was asked for goes on at the server; asking again picks it up."
         ) from None
-
-
-def open_dataset(dataset: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Open a dataset that is here: the path of an unpacked archive, a cached dataset's id, or the beginning
-    of one.
-
-    Of several revisions of a dataset it is the one that came last. Its `config` is the effective one of the
-    manifest, which holds no reader-only options. Raises `NotCachedError` if there is none or if datasets with
-    different ids begin so, and `IntegrityError` if its files are incomplete.
-    """
-    if (Path(dataset) / MANIFEST_FILE).is_file():  # any other directory may have the name of a dataset by chance
-        path = Path(dataset)
-    else:
-        found = find_cached(dataset, Cache(resolve_cache_dir(cache_dir)))
-        path = max(found, key=lambda path: sidecar_of(path).stat().st_mtime_ns)
-    return Dataset.open(path)
-
-
-def find_cached(dataset: str | os.PathLike[str], cache: Cache) -> list[Path]:
-    """The revisions in ``cache`` of the dataset with this path, name or id, or whose id begins so.
-
-    Raises `NotCachedError` if there is none, or if datasets with different ids begin so.
-    """
-    given = Path(dataset).absolute()
-    if given.parent == cache.datasets and given in cache.paths():
-        return [given]
-    prefix = str(dataset).removesuffix(".zip")
-    if not prefix:
-        raise NotCachedError("no dataset has an empty name", remedy="Name one by its id, or by the beginning of it.")
-    found = [path for path in cache.paths() if path.name.startswith(prefix)]
-    if not found:
-        raise NotCachedError(
-            f"no dataset in {cache.root} begins with {prefix!r}, and no directory of this name holds a {MANIFEST_FILE}"
-        )
-    if len({path.name.rpartition("-")[0] for path in found}) > 1:  # the rest of the name is the revision
-        names = "\n".join(f"  {path}" for path in found)
-        problem = f"{prefix!r} is the beginning of several datasets:\n{names}"
-        raise NotCachedError(problem, remedy="Name one by its path.")
-    return found
-
-
-def _open_offline(request: DatasetRequest, cache: Cache) -> Dataset:
-    cached = cache.find_for(request)
-    if cached is None:
-        raise NotCachedError(f"no complete answer to {request.topic_id} is in {cache.root}")
-    hold(cached.path)
-    return Dataset(cached.path, cached.manifest, request.config)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_client import listing, upkeep
-from dataset_client.api import find_cached, open_dataset, pull_dataset, request_dataset
+from dataset_client.api import pull_dataset, request_dataset
 from dataset_client.cache import Cache
 from dataset_client.dataset import Dataset
 from dataset_client.errors import (
@@ -24,6 +24,7 @@ from dataset_client.errors import (
     WaitTimeoutError,
 )
 from dataset_client.grammar import make_parser
+from dataset_client.opening import find_cached, open_dataset
 from dataset_client.request import make_request
 from dataset_client.settings import parse_size, resolve_cache_dir, resolve_settings
 from dataset_client.watching import watch

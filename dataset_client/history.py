@@ -46,13 +46,18 @@ class History:
             return False
         if message.kind not in EVENT_KINDS:  # a newer server may have more
             return False
-        is_lasting = message.kind != "progress"
         newest = self._last
-        if is_lasting:  # one that a replay brings where only progress was before tells of another history: it is new
+        if is_lasting(message):
+            # one that a replay brings where only progress was before tells of another history: it is new
             newest = self._anchor.number if self._anchor else 0
         if message.number <= newest:
             return False
         self._last = max(self._last, message.number)
-        if is_lasting:
+        if is_lasting(message):
             self._anchor = message
         return True
+
+
+def is_lasting(message: Event) -> bool:
+    """Whether a message may be an anchor: all that we know may, but for ``progress``."""
+    return message.kind in EVENT_KINDS and message.kind != "progress"

@@ -11,7 +11,7 @@ import requests
 import urllib3
 
 from dataset_client.answers import Answer, read_answer
-from dataset_client.errors import ProtocolError, ServerAwayError, ServerUnreachableError
+from dataset_client.errors import MissingDependencyError, ProtocolError, ServerAwayError, ServerUnreachableError
 from dataset_client.problems import error_from_response
 from dataset_client.protocol import Event
 from dataset_client.request import DatasetRequest
@@ -21,6 +21,8 @@ _MAX_PROBLEM_BYTES = 1 << 20
 #: Seconds that the server may wait for events before it answers that there are none.
 _WAIT_S = 25
 _ANSWERS = frozenset({200, 206, 412, 416})
+#: What `requests` says, by an `InvalidSchema`, where the environment names a SOCKS proxy and PySocks is missing.
+_NO_SOCKS = "Missing dependencies for SOCKS support."
 
 
 class _Authorization(requests.auth.AuthBase):
@@ -174,6 +176,13 @@ def _errors_of(url: str) -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
+        if str(error) == _NO_SOCKS:
+            raise MissingDependencyError(
+                f"{url} would be asked through a SOCKS proxy, as the environment says (HTTP_PROXY, HTTPS_PROXY or"
+                " ALL_PROXY), and PySocks is not installed",
+                remedy="Run: python -m pip install PySocks (and 'python-socks[asyncio]' for the WebSocket); or name the"
+                " server's host in NO_PROXY.",
+            ) from error
         raise ProtocolError(f"{url}: {error}") from error
     except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:  # that does not mend itself soon
         raise ServerUnreachableError(f"{url}: {error}", transient=True) from error

@@ -50,7 +50,7 @@ async def subscribe(after: Mapping[str, int], settings: Settings) -> AsyncIterat
         response = error.response
         body = bytes(response.body or b"")
         raise error_of_handshake(response.status_code, response.headers, body, url=url) from error
-    except (InvalidUpgrade, InvalidProxyStatus) as error:
+    except (InvalidUpgrade, InvalidProxyStatus, ImportError) as error:  # the latter without what a SOCKS proxy needs
         raise SocketsBlockedError(f"{url}: {error}") from error
     except InvalidURI as error:
         raise ProtocolError(f"{url}: {error}") from error

@@ -9,7 +9,7 @@ from dataset_client.answers import Archive, read_archive
 from dataset_client.backoff import Retries, RetryPolicy, random_jitter
 from dataset_client.concurrency import in_abandonable_thread
 from dataset_client.errors import BuildFailedError, DatasetClientError, ProtocolError
-from dataset_client.history import SUBSCRIBED
+from dataset_client.history import SUBSCRIBED, is_lasting
 from dataset_client.http import Http
 from dataset_client.problems import require_ready
 from dataset_client.protocol import STATES, TERMINAL_KINDS, Event
@@ -21,25 +21,35 @@ _PACE = RetryPolicy(first_delay_s=0.5, max_delay_s=10.0)
 
 @contextlib.asynccontextmanager
 async def ask_again(after: Mapping[str, int], settings: Settings) -> AsyncIterator[AsyncGenerator[Event]]:
-    """As `notifications.subscribe`, by ``GET /events``; iterating raises what the answers mean."""
+    """As `notifications.subscribe`, by ``GET /events``; iterating raises what the answers mean.
+
+    As after a socket that broke, what comes after a pause begins with the anchor of each topic (see `history`): in the
+    meantime the server may have become another one, without a question that failed.
+    """
 
     async def messages(http: Http) -> AsyncGenerator[Event]:
-        last, greeted, quiet = dict(after), set[str](), 0
+        last, anchors, quiet, is_replay = dict(after), dict(after), 0, True
         clock = asyncio.get_running_loop().time
         while True:
             began, has_news = clock(), False
-            for message in await in_abandonable_thread(http.get_events, last):
+            for message in await in_abandonable_thread(http.get_events, anchors if is_replay else last):
                 topic_id = message.topic_id
                 if message.kind == SUBSCRIBED:
-                    # Said in each answer: it counts once, and when the server has lost what it had said.
-                    if topic_id not in greeted or message.number < last.get(topic_id, 0):
-                        greeted.add(topic_id)
+                    # Said in each answer: it counts before a replay, and when the server has lost what it had said.
+                    if is_replay or message.number < last.get(topic_id, 0):
                         yield message
                     continue
-                has_news, last[topic_id] = True, message.number
+                has_news |= message.number > last.get(topic_id, 0)
+                last[topic_id] = max(message.number, last.get(topic_id, 0))
+                if is_lasting(message):
+                    anchors[topic_id] = message.number - 1
                 yield message
-            quiet = 0 if has_news or clock() - began > _PACE.first_delay_s else quiet + 1
-            if quiet:
+            is_idle = not has_news and clock() - began <= _PACE.first_delay_s
+            is_replay = is_idle and not is_replay
+            if not is_idle:
+                quiet = 0
+            if is_replay:
+                quiet += 1
                 await asyncio.sleep(_PACE.delay(quiet, jitter=random_jitter()))
 
     with Http(settings) as http:

@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib.metadata
-import os
+import json
 import pickle
 import signal
 import subprocess
@@ -135,7 +135,8 @@ def test_of_several_revisions_the_newest_is_opened(topic, where):
         topic.archive = make_archive(seed=seed)
         dataset = request_dataset("discs", "v1", CONFIG, **where)
         opened.append(dataset.path)
-        os.utime(dataset.path.with_name(f"{dataset.path.name}.json"), (1e9 - age,) * 2)
+        sidecar = dataset.path.with_name(f"{dataset.path.name}.json")
+        sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "installed": 1e9 - age}))
     for name in (dataset.dataset_id, "discs"):
         assert open_dataset(name, cache_dir=cache_dir).path == opened[1]
     assert open_dataset(opened[0].name, cache_dir=cache_dir).path == opened[0]

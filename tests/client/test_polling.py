@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import re
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from dataset_client.backoff import RetryPolicy
 from dataset_client.following import messages_of
 from dataset_client.http import Http
 from dataset_client.polling import archive_of
+from dataset_client.protocol import Event
 from dataset_client.settings import Settings
 
 REQUEST = make_request("discs", "v1", {"limit": 7})
@@ -26,7 +28,8 @@ TOPIC = REQUEST.topic_id
 @pytest.fixture
 async def blocked(archive, monkeypatch):
     """A server that a proxy lets no socket to."""
-    monkeypatch.setattr(polling, "_PACE", RetryPolicy(first_delay_s=0.001, max_delay_s=0.001))
+    # what takes half a second was waited for by the server; the pauses of others are short
+    monkeypatch.setattr(polling, "_PACE", RetryPolicy(first_delay_s=0.5, max_delay_s=0.001))
     server = TopicsServer()
     server.topics = {TOPIC: Known(archive=archive, at_each_look=["queued", "building", "building"])}
     server.block = not_our_words(403)
@@ -200,6 +203,44 @@ async def test_a_server_that_has_lost_its_data_is_heard_from_its_new_beginning(b
             known.events.clear()
             known.at_each_look = ["planning"]
     assert heard == [(1, "queued"), (2, "building"), (3, "publishing"), (1, "planning"), (2, "ready")]
+
+
+async def test_another_history_that_has_passed_ours_is_noticed_after_a_pause(blocked):
+    """The server was restarted with other data between two questions, none of which failed."""
+    known = blocked.topics[TOPIC]
+    known.attempt, known.at_each_look = 1, ["queued", "building"]
+
+    async def another():
+        quiet = len(blocked.looks)
+        await blocked.until(lambda: len(blocked.looks) > quiet + 4 and blocked.looks[-1] == {TOPIC: 2})
+        known.events[:] = [
+            Event(TOPIC, number, 1, "state", {"state": state})
+            for number, state in enumerate(["resolving", "queued", "planning"], 1)
+        ]
+        known.attempt = 1
+
+    heard, changing = [], None
+    async for event in watch(REQUEST, server_url=blocked.url, timeout=60):
+        heard.append((event.number, event.data.get("state", event.kind)))
+        if heard[-1] == (2, "building"):
+            known.attempt = 0  # there is nothing to say
+            changing = asyncio.create_task(another())
+    await changing
+    assert heard[:2] == [(1, "queued"), (2, "building")]
+    assert heard[2:] == [(1, "resolving"), (2, "queued"), (3, "planning"), (4, "ready")]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("socks") is not None, reason="PySocks is installed")
+async def test_a_socks_proxy_without_what_it_needs(blocked, tmp_path, monkeypatch, capsys):
+    for name in ("no_proxy", "ws_proxy", "socks_proxy"):
+        for variable in (name, name.upper()):
+            monkeypatch.delenv(variable, raising=False)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    with pytest.raises(errors.MissingDependencyError, match="SOCKS proxy") as caught:
+        await request_dataset_async("discs", "v1", {"limit": 7}, server_url=blocked.url, cache_dir=tmp_path, timeout=60)
+    assert "pip install PySocks" in caught.value.remedy
+    assert "python-socks" in capsys.readouterr().err
 
 
 async def test_what_is_no_list_of_events_is_said(blocked):
