@@ -13,6 +13,7 @@ from dataset_client.readers.features import (
     TensorFeature,
     TextFeature,
     TextListFeature,
+    is_list,
 )
 from dataset_client.readers.optional import require
 from dataset_client.readers.shuffle import Shuffle
@@ -27,8 +28,16 @@ def make_tf_dataset(
     unbatched.
     """
     tf = require("tensorflow", extra="tensorflow")
-    paths = [str(path) for path in files]
-    records = tf.data.TFRecordDataset(paths) if shuffle is None else _shuffled(tf, paths, shuffle)
+    paths = tf.constant([str(path) for path in files], tf.string)
+    if shuffle is None:
+        records = tf.data.TFRecordDataset(paths)
+    else:
+        records = shuffled(tf, tf.data.Dataset.from_tensor_slices(paths), max(len(files), 1), shuffle)
+    return decoded(tf, records, features, batch_size=batch_size)
+
+
+def decoded(tf: Any, records: Any, features: Mapping[str, Feature], *, batch_size: int) -> Any:
+    """The examples in a dataset of records, in their order."""
     # Decoding is by far the dearest step, so it runs in parallel; the order stays.
     dataset = records.map(
         lambda record: _decode(tf, record, features), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -38,13 +47,13 @@ def make_tf_dataset(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _shuffled(tf: Any, paths: list[str], shuffle: Shuffle) -> Any:
-    """Records of several files at a time, in shuffled order; what is shuffled is encoded still, and so
-    small.
+def shuffled(tf: Any, paths: Any, count: int, shuffle: Shuffle) -> Any:
+    """Records of several files at a time, in shuffled order; what is shuffled is encoded still, and so small.
+
+    ``paths`` is a dataset of ``count`` ≥ 1 paths, or of ``tf.data.UNKNOWN_CARDINALITY``.
     """
     options = {"seed": shuffle.seed, "reshuffle_each_iteration": shuffle.reshuffle_each_iteration}
-    files = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string)).shuffle(max(len(paths), 1), **options)
-    records = files.interleave(
+    records = paths.shuffle(count, **options).interleave(
         tf.data.TFRecordDataset,
         cycle_length=_PARALLEL_FILES,
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -55,14 +64,14 @@ def _shuffled(tf: Any, paths: list[str], shuffle: Shuffle) -> Any:
 
 def _batched(tf: Any, dataset: Any, features: Mapping[str, Feature], size: int) -> Any:
     """Batches of ``size``; lists, whose length differs between examples, become ``tf.RaggedTensor``."""
-    lists = [name for name, feature in features.items() if _is_list(feature)]
+    lists = {name: _list_axis(feature) for name, feature in features.items() if is_list(feature)}
     if not lists:
         return dataset.batch(size)
 
     def wrap(example: dict[str, Any]) -> dict[str, Any]:  # (N, …) → ragged (1, N, …)
         return example | {
-            name: tf.RaggedTensor.from_row_lengths(example[name], tf.shape(example[name], tf.int64)[:1])
-            for name in lists
+            name: tf.RaggedTensor.from_tensor(example[name][tf.newaxis], ragged_rank=axis + 1)
+            for name, axis in lists.items()
         }
 
     def unwrap(batch: dict[str, Any]) -> dict[str, Any]:  # ragged (B, 1, N, …) → (B, N, …)
@@ -71,15 +80,9 @@ def _batched(tf: Any, dataset: Any, features: Mapping[str, Feature], size: int) 
     return dataset.map(wrap).batch(size).map(unwrap)
 
 
-def _is_list(feature: Feature) -> bool:
-    """Whether its first dimension may differ between examples."""
-    match feature:
-        case TextListFeature():
-            return True
-        case TensorFeature():
-            return feature.shape[:1] == (None,)
-        case _:
-            return False
+def _list_axis(feature: Feature) -> int:
+    """The axis of a list along which examples may differ."""
+    return feature.shape.index(None) if isinstance(feature, TensorFeature) else 0
 
 
 def _decode(tf: Any, record: Any, features: Mapping[str, Feature]) -> dict[str, Any]:

@@ -156,6 +156,19 @@ def test_tensors_stored_as_bytes(tmp_path, dtype, shape):
         np.testing.assert_array_equal(found["x"], stored)
 
 
+def test_any_one_side_of_a_tensor_may_differ(tmp_path):
+    """Batches hold them as lists in the numpy reader, and ragged in TensorFlow's."""
+    stored = [np.arange(3 * count * 2, dtype=np.float32).reshape(3, count, 2) for count in (2, 0, 1)]
+    examples = [{"x": encode_feature(values.ravel().tolist()) if values.size else b""} for values in stored]
+    dataset = open_examples(tmp_path / "d", examples, {"x": tensor("float32", 3, -1, 2)})
+    (batch,) = dataset.loader("train", batch_size=3, workers=0)
+    for found, values in zip(batch["x"], stored, strict=True):
+        np.testing.assert_array_equal(found, values)
+    (ragged,) = dataset.as_tf_dataset("train", batch_size=3)
+    assert ragged["x"].shape.as_list() == [3, 3, None, 2]
+    assert ragged["x"].to_list() == [values.tolist() for values in stored]
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [("image", [bytes(48 * 64 * 3 - 1)]), ("image", [bytes(48 * 64 * 3 + 3)]), ("image", []), ("image", [b"", b""]),
