@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_client.arrivals import Arrivals, ArrivedShard
+from dataset_client.arrivals import Arrivals
 from dataset_client.dataset import Dataset
 from dataset_client.errors import InvalidSettingError
 from dataset_client.readers.features import Feature
@@ -169,15 +169,20 @@ class DatasetStream:
         """The examples of ``split`` as a ``tf.data.Dataset`` of dicts, as `Dataset.as_tf_dataset` gives them; needs the
         extra ``tensorflow``. Waits until `features` are known.
 
-        An iteration that begins before the dataset is whole shuffles in the buffer alone. What goes wrong is raised as
-        an error of TensorFlow's; `dataset` raises it as it is.
+        An iteration that begins before the dataset is whole shuffles in the buffer alone; every later one is that of
+        `Dataset.as_tf_dataset`. What goes wrong while it is streamed is raised as an error of TensorFlow's; `dataset`
+        raises it as it is.
         """
         from dataset_client.readers.shuffle import Shuffle
         from dataset_client.stream_tf import make_tf_stream
 
         order = Shuffle(buffer=shuffle) if isinstance(shuffle, int) else shuffle
         size = self._batch_size(batch_size, least=0)
-        return make_tf_stream(lambda: self._paths(split), self.features, batch_size=size, shuffle=order)
+        if whole := self.whole:
+            return whole.as_tf_dataset(split, batch_size=size, shuffle=order)
+        return make_tf_stream(
+            lambda: self._arriving(split), lambda: self._files(split), self.features, batch_size=size, shuffle=order
+        )
 
     def _batch_size(self, given: int | None, *, least: int) -> int:
         """What was given, else the config's; raises `InvalidSettingError`."""
@@ -194,9 +199,11 @@ class DatasetStream:
         for shard in self._arrivals.shards(split):
             yield from read_examples([(self._arrivals.path_of(shard), shard.examples)], self.features)
 
-    def _paths(self, split: str) -> Iterator[Path]:
-        """The files of a split: in their order if all are here, else as they arrive."""
-        if whole := self.whole:
-            return iter(whole.files(split))
-        shards: Iterator[ArrivedShard] = self._arrivals.shards(split)
-        return map(self._arrivals.path_of, shards)
+    def _arriving(self, split: str) -> Iterator[Path]:
+        """The files of a split as they arrive."""
+        return map(self._arrivals.path_of, self._arrivals.shards(split))
+
+    def _files(self, split: str) -> list[Path] | None:
+        """The files of a split in their order, once all are here."""
+        whole = self.whole
+        return whole.files(split) if whole else None

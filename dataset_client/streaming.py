@@ -23,7 +23,7 @@ from dataset_client.manifest import FEATURES_FILE, Shard, shards_of
 from dataset_client.online import obtain
 from dataset_client.progress import Reporter
 from dataset_client.protocol import Event
-from dataset_client.readers.features import parse_features
+from dataset_client.readers.features import Feature, parse_features
 from dataset_client.request import DatasetRequest
 from dataset_client.sealed import SealedShard, fetch_shard, keep
 from dataset_client.settings import Settings
@@ -95,9 +95,9 @@ class _Streaming:
 
     async def run(self) -> Dataset:
         """The whole dataset. Raises as `obtain` does, and `IntegrityError` for one that was made anew meanwhile, with
-        other examples.
+        other examples, or whose examples hold something else than was said before.
         """
-        archive = _Archive(self._cache, self._arrivals, self._told)
+        archive = _Archive(self._cache, self._told)
         obtaining = asyncio.create_task(
             obtain(
                 self._request,
@@ -123,6 +123,7 @@ class _Streaming:
         dataset = Dataset(cached.path, cached.manifest, self._request.config)
         shards = shards_of(cached.manifest)
         self._told.require_same(shards)
+        self._told.require_described(dataset)
         for shard in shards:
             self._told.arrived(
                 ArrivedShard(shard.file, shard.split, shard.examples, dataset.path / shard.file), shard.sha256
@@ -172,18 +173,19 @@ class _Streaming:
                 with contextlib.suppress(Exception):  # what is wrong shows with the dataset itself
                     manifest = await in_abandonable_thread(http.get_manifest, self._dataset_id)
                     if features := manifest.get("features"):
-                        self._arrivals.describe(parse_features(features))
+                        self._told.described(parse_features(features))
                         return
                 await asyncio.sleep(_ASK_AGAIN_S)
 
 
 class _Told:
-    """Which shards have arrived, so that each is told of once; from any thread."""
+    """Which shards have arrived, so that each is told of once, and what they hold; from any thread."""
 
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
         self._lock = threading.Lock()
         self._sha256: dict[str, str] = {}
+        self._features: Mapping[str, Feature] | None = None
 
     def knows(self, file: str, sha256: str) -> bool:
         """Whether a shard has been told of; raises `IntegrityError` if its bytes are other ones now."""
@@ -206,13 +208,33 @@ class _Told:
             if any(published.get(file) != sha256 for file, sha256 in self._sha256.items()):
                 raise _made_anew()
 
+    def described(self, features: Mapping[str, Feature]) -> None:
+        """Tell what the examples hold; raises `IntegrityError` if something else was told before."""
+        with self._lock:
+            if self._features is None:
+                self._features = features
+                self._arrivals.describe(features)
+            elif features != self._features:
+                raise _described_wrongly()
+
+    def require_described(self, dataset: Dataset) -> None:
+        """Raise `IntegrityError` if something else was told of the examples than the dataset says itself."""
+        with self._lock:
+            if self._features is None:
+                return
+            try:
+                is_same = dataset.features == self._features
+            except UnsupportedFeatureError:
+                is_same = False
+            if not is_same:
+                raise _described_wrongly()
+
 
 class _Archive:
     """The files of an archive while it is fetched."""
 
-    def __init__(self, cache: Cache, arrivals: Arrivals, told: _Told) -> None:
+    def __init__(self, cache: Cache, told: _Told) -> None:
         self._cache = cache
-        self._arrivals = arrivals
         self._told = told
         self._lock = threading.Lock()
         self._contents: Contents | None = None
@@ -228,7 +250,7 @@ class _Archive:
         name = file.wanted.file
         if name == FEATURES_FILE:
             with contextlib.suppress(OSError, ValueError, UnsupportedFeatureError):  # it shows with the dataset itself
-                self._arrivals.describe(parse_features(json.loads(file.path.read_bytes())))
+                self._told.described(parse_features(json.loads(file.path.read_bytes())))
         elif (shard := self._shards.get(name)) and (path := self._kept(file.path, shard.sha256)):
             self._told.arrived(ArrivedShard(name, shard.split, shard.examples, path), shard.sha256)
 
@@ -241,6 +263,13 @@ class _Archive:
 def _made_anew() -> IntegrityError:
     return IntegrityError(
         "the dataset was made anew while it was read, with other examples than those that were given already",
+        remedy="Iterate again: begin the epoch anew with another request.",
+    )
+
+
+def _described_wrongly() -> IntegrityError:
+    return IntegrityError(
+        "the examples hold something else than the server said while it made them: what was given was decoded by that",
         remedy="Iterate again: begin the epoch anew with another request.",
     )
 

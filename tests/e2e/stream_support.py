@@ -22,12 +22,15 @@ def numbers(examples) -> list[int]:
 
 
 class Gateway:
-    """A TCP proxy that notes what is asked for, and lets through ``limit`` bytes of answers until it is opened."""
+    """A TCP proxy that notes what is asked for, and lets through ``limit`` bytes of answers until it is opened.
 
-    def __init__(self, target: int, limit: int | None = None) -> None:
+    Without ``ranges`` the server never hears that a part was asked for, and so answers with all.
+    """
+
+    def __init__(self, target: int, limit: int | None = None, *, ranges: bool = True) -> None:
         self.asked: list[str] = []
         self.answered = 0
-        self._target, self._limit = target, limit
+        self._target, self._limit, self._ranges = target, limit, ranges
         self._changed = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -67,6 +70,8 @@ class Gateway:
                         self.answered += len(data)
                     else:
                         self.asked += [path.decode() for path in _REQUEST.findall(data)]
+                        if not self._ranges:
+                            data = data.replace(b"\r\nRange: ", b"\r\nNot-A-Range: ")
                 target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):

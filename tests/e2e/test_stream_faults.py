@@ -126,6 +126,39 @@ def test_a_server_that_lost_its_data_and_makes_other_examples(make_server, optio
         stream.dataset(60).verify()
 
 
+def test_examples_that_hold_something_else_than_was_said(make_server, options, gate, tmp_path):
+    """The server says of the examples what the handler has written, which may write it anew in the end."""
+    server, config = make_server(**options), gated_config(gate)
+    server.post("gated", config, VERSION)
+
+    def sealed():
+        (dataset,) = server.get("datasets").json()["datasets"]
+        return len(server.get(f"datasets/{dataset['dataset_id']}").json()["shards"])
+
+    assert wait_until(lambda: sealed() == 4, 60)
+    (said,) = server.data_dir.glob("work/*/dataset/features.json")
+    said.write_text(said.read_text().replace('"int64"', '"int32"'))
+    with stream_from(server.url, config, tmp_path / "cache") as stream:
+        examples = stream.as_numpy_iterator("train")
+        assert next(examples)["number"].dtype == "int32"
+        (gate / "open").touch()
+        with pytest.raises(errors.IntegrityError, match="hold something else"):
+            list(examples)
+    with stream_from(server.url, config, tmp_path / "cache") as stream:
+        assert next(stream.as_numpy_iterator("train"))["number"].dtype == "int64"
+
+
+def test_where_parts_are_not_served_all_comes_with_the_archive(make_server, options, gate, tmp_path):
+    server = make_server(**options)
+    gateway = Gateway(int(server.url.rpartition(":")[2]), ranges=False)
+    with stream_from(gateway.url, gated_config(gate), tmp_path / "cache") as stream:
+        assert wait_until(lambda: len(gateway.asked_for("/shards/")) >= 4)
+        (gate / "open").touch()
+        assert sorted(numbers(stream.as_numpy_iterator("train"))) == EVERY
+        stream.dataset(60).verify()
+    gateway.close()
+
+
 def test_several_processes_on_one_cache(make_server, options, gate, tmp_path):
     server, config = make_server(**options), gated_config(gate, side=128)
     gateway = Gateway(int(server.url.rpartition(":")[2]))

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from dataset_client import errors, request_dataset
+from dataset_client import Shuffle, errors, request_dataset
 from tests.e2e.stream_support import COUNT, VERSION, gated_config
 from tests.support import ROOT, Server
 
@@ -67,10 +67,21 @@ def test_tensorflow(stream, gate):
     assert dataset.element_spec == whole.as_tf_dataset("train", batch_size=2).element_spec
 
 
-def test_tensorflow_shuffled(stream, gate):
+@pytest.mark.parametrize("shuffle", [Shuffle(4, seed=3), Shuffle(4, seed=3, reshuffle_each_iteration=False)])
+def test_tensorflow_shuffled(stream, gate, shuffle):
+    """Later passes are the ordinary ones: files are shuffled, too, and not examples in a buffer alone."""
+
+    def order(examples):
+        return [int(example["number"]) for example in examples.as_numpy_iterator()]
+
+    streamed = stream.as_tf_dataset("train", shuffle=shuffle)
+    assert stream.whole is None
     (gate / "open").touch()
-    seen = stream.as_tf_dataset("train", shuffle=4).as_numpy_iterator()
-    assert pixels(seen) == pixels(stream.dataset(60).as_numpy_iterator("train"))
+    assert pixels(streamed.as_numpy_iterator()) == pixels(stream.dataset(60).as_numpy_iterator("train"))
+    ordinary = stream.dataset().as_tf_dataset("train", shuffle=shuffle)
+    passes = [order(ordinary) for _ in range(2)]
+    assert [order(streamed) for _ in range(2)] == passes
+    assert order(stream.as_tf_dataset("train", shuffle=shuffle)) == passes[0]
 
 
 def test_tensorflow_is_told_why_there_will_be_no_more(stream, gate):

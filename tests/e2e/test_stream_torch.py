@@ -1,13 +1,18 @@
 """PyTorch's own ``DataLoader`` on a stream."""
 
+import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 
 import pytest
 
 from dataset_client import errors, request_dataset
 from tests.e2e.stream_support import COUNT, VERSION, gated_config
+from tests.support import ROOT, Server
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # theirs, at import
@@ -28,9 +33,17 @@ def gate(raw_root, tmp_path):
     shutil.rmtree(gate)
 
 
+@pytest.fixture(scope="module")
+def server(raw_root, environments_dir, plugin_sources, tmp_path_factory):
+    settings = {"workers": 2, "retry_limit": 0}
+    folder = tmp_path_factory.mktemp("server")
+    running = Server(raw_root, folder, environments_dir, handlers=plugin_sources, settings=settings).start()
+    yield running
+    assert running.stop() == 0
+
+
 @pytest.fixture
-def stream(make_server, plugin_sources, gate, tmp_path):
-    server = make_server(handlers=plugin_sources, settings={"workers": 2, "retry_limit": 0})
+def stream(server, gate, tmp_path):
     where = {"server_url": server.url, "cache_dir": tmp_path / "cache", "progress": False}
     with request_dataset("gated", VERSION, gated_config(gate), stream=True, **where) as stream:
         yield stream
@@ -46,15 +59,17 @@ def pixels(batches):
 
 
 def test_the_first_epoch_is_streamed_and_the_others_are_ordinary(stream, gate):
-    batches = stream.as_torch_dataset("train", batch_size=5, shuffle=True, seed=3)
+    batches = stream.as_torch_dataset("train", batch_size=2, shuffle=True, seed=3)
     with pytest.raises(errors.InvalidSettingError, match="num_workers=0"):
         next(iter(DataLoader(batches, batch_size=None, num_workers=1)))
     with pytest.raises(errors.InvalidSettingError, match="num_workers=0"):
         pickle.dumps(batches)
     streamed = iter(DataLoader(batches, batch_size=None))
+    begun = [next(streamed)]
+    assert stream.whole is None
     (gate / "open").touch()
-    first = pixels(streamed)
-    ordinary = stream.dataset(60).as_torch_dataset("train", batch_size=5, shuffle=True, seed=3)
+    first = pixels([*begun, *streamed])
+    ordinary = stream.dataset(60).as_torch_dataset("train", batch_size=2, shuffle=True, seed=3)
     assert len(first) == COUNT
     assert first == pixels(DataLoader(ordinary, batch_size=None))
     for epoch in (1, 2):
@@ -74,3 +89,56 @@ def test_pictures_have_their_channels_where_they_are_wanted(stream, gate):
     assert (last["image"].shape, last["image"].dtype) == ((2, 8, 8, 3), torch.uint8)
     last = pixels(stream.as_torch_dataset("train", batch_size=7, drop_last=True))
     assert len(last) == 7
+
+
+RANK = """
+import json, sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from dataset_client import errors, request_dataset
+
+rank, meeting, url, config, cache, gate = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2)
+where = {"server_url": url, "cache_dir": cache, "progress": False}
+with request_dataset("gated", "1.0", json.loads(config), stream=True, **where) as stream:
+    batches = stream.as_torch_dataset("train", batch_size=2)
+    try:
+        next(iter(batches))
+    except errors.InvalidSettingError as error:
+        print(error)
+    dist.barrier()
+    Path(gate, "open").touch()
+    stream.dataset(60)
+    print(json.dumps([number for batch in batches for number in batch["number"].tolist()]))
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_wait_for_the_whole(server, gate, tmp_path):
+    given = [str(tmp_path / "meeting"), server.url, json.dumps(gated_config(gate)), str(tmp_path / "cache"), str(gate)]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), *given],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    shares = []
+    for process in processes:
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        *refused, share = out.splitlines()
+        assert refused == [
+            "a dataset that is not whole yet is not shared among ranks",
+            "Wait for it on every rank: stream.dataset().as_torch_dataset(…).",
+        ]
+        shares.append(json.loads(share))
+    assert [len(share) for share in shares] == [COUNT // 2] * 2
+    assert sorted(shares[0] + shares[1]) == list(range(COUNT))

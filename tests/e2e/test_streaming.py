@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from dataset_client import errors, request_dataset
+from dataset_client import DatasetStream, errors, request_dataset
 
 VERSION = "0.1.0"
 CONFIG = {
@@ -28,6 +28,7 @@ def test_each_example_comes_once_while_it_is_made_and_then_in_the_ordinary_order
     began = time.monotonic()
     with request_dataset("coco", VERSION, config, stream=True, **where) as stream:
         returned = time.monotonic() - began
+        assert isinstance(stream, DatasetStream)
         batches = stream.batches("train", batch_size=5)
         first = next(batches)
         was_whole = stream._arrivals.dataset is not None
