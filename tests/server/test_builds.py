@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from dataset_server.errors import EnvironmentFailedError, HandlerFaultError
 from dataset_server.hub import Hub
 from dataset_server.making import _claim_folder, _refuse_other_size
-from dataset_server.notifications import _send, news_of
+from dataset_server.notifications import LOOK_SECONDS, _send, news_of
 from dataset_server.store import Lease, NewArchive, insist
 from dataset_server.store import database as database_module
 from tests.server.builds_support import ID, WANTED, Scene
@@ -423,7 +423,7 @@ async def test_who_can_open_no_socket_waits_for_news(scene):
     assert not waiting.done()
     await asked(scene)
     scene.hub.wake([ID])
-    subscribed, event = await asyncio.wait_for(waiting, 60)
+    subscribed, event = await asyncio.wait_for(waiting, LOOK_SECONDS / 2)  # it was woken, and did not look by itself
     assert (subscribed["kind"], subscribed["attempt"]) == ("subscribed", 1)
     assert (event["kind"], event["number"]) == ("state", 1)
     assert await news_of(scene.datasets, scene.hub, {ID: 0}, 50) == [subscribed, event]

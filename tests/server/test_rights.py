@@ -513,6 +513,8 @@ def test_a_client_holds_so_many_sockets(guarded):
         assert refused.value.response.headers["Retry-After"]
         with connect(url, additional_headers=bearer(guarded.tokens[Role.READ])):
             pass
+        polled = requests.get(f"{guarded.api}/events?topic={TOPIC}", headers=headers, timeout=60)
+        assert (polled.status_code, polled.json()["messages"][0]["kind"]) == (200, "subscribed"), "it is no socket"
 
     def again():
         try:
