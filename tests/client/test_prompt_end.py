@@ -20,7 +20,7 @@ from dataset_client.transfer import Pace
 
 CONFIG = {"batch_size": 2, "limit": 7}
 #: What a first piece has, and less than the block that is written at once of a later one.
-ARRIVED = Pace.block // 2
+ARRIVED = 1 << 18
 AT_ONCE_S = 1.5
 
 
