@@ -96,10 +96,12 @@ def format_usage(entries: Sequence[Entry]) -> str:
 
 
 def format_collected(entries: Sequence[Entry], what: str) -> str:
-    """What was removed, or would be."""
+    """What was removed, or would be: datasets, and what else took room (`room.holdings`)."""
     lines = [f"{format_bytes(entry.bytes):>9}  {entry.path.name}" for entry in entries]
     total = format_bytes(sum(entry.bytes for entry in entries))
-    return "\n".join([*lines, f"{what} {len(entries)} datasets, {total}."])
+    datasets = sum(bool(entry.sha256) for entry in entries)
+    others = f" and {len(entries) - datasets} leftovers" if len(entries) > datasets else ""
+    return "\n".join([*lines, f"{what} {datasets} datasets{others}, {total}."])
 
 
 def format_event(event: Event, *, with_topic: bool) -> str:
