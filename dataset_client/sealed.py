@@ -114,6 +114,8 @@ async def _fetch(settings: Settings, cache: Cache, work: Work, shard: SealedShar
     work.begin(on_loss=lambda: transfer.fail(LostError()))
 
     def run(stop: threading.Event) -> None:
+        if _is_whole(stop, target, shard):  # another process had it, and was done in this moment
+            return
         missing = sum(end - start for start, end in file.missing())
         reserve(cache, work, shard.bytes, missing, settings.cache_limit, stop)
         with cache_errors(work.path):

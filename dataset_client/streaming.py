@@ -16,7 +16,7 @@ from dataset_client.cache import Cache, CachedDataset
 from dataset_client.concurrency import in_abandonable_thread
 from dataset_client.contents import Contents
 from dataset_client.dataset import Dataset
-from dataset_client.errors import BuildCancelledError, IntegrityError, UnsupportedFeatureError
+from dataset_client.errors import BuildCancelledError, CacheError, IntegrityError, UnsupportedFeatureError
 from dataset_client.following import messages_of
 from dataset_client.http import Http
 from dataset_client.manifest import FEATURES_FILE, Shard, shards_of
@@ -164,6 +164,10 @@ class _Streaming:
             path = await fetch_shard(self._settings, self._cache, shard, Pace())
         except (RevisionReplacedError, IntegrityError, NoRangesError):
             return  # it is fetched with the archive
+        except CacheError as error:
+            if error.code != "cache_limit":
+                raise
+            return  # the archive may fit when others are done with theirs
         self._told.arrived(ArrivedShard(shard.file, shard.split, shard.examples, path), shard.sha256)
 
     async def _describe(self) -> None:

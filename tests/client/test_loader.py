@@ -83,17 +83,18 @@ def test_any_number_of_ranks_and_workers_has_one_order(dataset, order, ranks, wo
 
 def test_resuming_at_50_points_gives_exactly_the_rest(dataset, order):
     """On another number of ranks, with other threads and batches."""
-    draw, points = random.Random(5), []
-    for _ in range(50):
-        before, after = draw.sample([1, 2, 4, 8], 2)
-        size = draw.randint(1, 5)
-        steps = draw.randrange(-(-COUNT // (before * size)))
-        first, state = run(dataset, ranks=before, size=size, steps=steps, workers=draw.choice([0, 1, 2]), prefetch=3)
+    draw = random.Random(5)
+    orders = order, run(dataset, ranks=1, size=4, epoch=1)[0]
+    for epoch, point in draw.sample([(epoch, point) for epoch in (0, 1) for point in range(1, COUNT)], 50):
+        before = draw.choice([ranks for ranks in (1, 2, 4, 8) if point % ranks == 0])
+        after = draw.choice([ranks for ranks in (1, 2, 4, 8) if ranks != before])
+        size = draw.choice([size for size in range(1, 6) if point // before % size == 0])
+        steps = point // before // size
+        workers = draw.choice([0, 1, 2])
+        first, state = run(dataset, ranks=before, size=size, steps=steps, workers=workers, epoch=epoch, prefetch=3)
         rest, _ = run(dataset, ranks=after, size=draw.randint(1, 5), state=state, workers=draw.choice([0, 1, 2, 4]))
-        assert first + rest == order
-        points.append(state["consumed"])
-    assert max(points) < COUNT
-    assert len(set(points)) > 10
+        assert len(first) == state["consumed"] == point
+        assert first + rest == orders[epoch]
 
 
 def test_without_shuffling_the_order_is_that_of_the_files(dataset, keys):
