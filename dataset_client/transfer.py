@@ -25,8 +25,9 @@ from dataset_client.source import Source
 from dataset_client.tempo import Tempo, portion
 from dataset_client.workfile import WorkFile
 
-#: How often wrong bytes of one file are fetched again before all of it is.
-_MENDINGS = 8
+#: How often wrong bytes of one file are fetched again before all of it is, and how often the same ones: a line that
+#: errs may hit them twice.
+_MENDINGS, _SAME_MENDINGS = 8, 2
 #: Pieces among which the next one is chosen.
 _CHOICE = 64
 #: Seconds between two looks at how fast it goes.
@@ -257,7 +258,8 @@ class Transfer:
             return
         earlier = self._mended.setdefault(name, [])
         missing = file.forget_damage(all_of_it=False)
-        if missing in ([], [(0, file.wanted.bytes)], *earlier) or len(earlier) >= _MENDINGS:
+        is_in_vain = missing in ([], [(0, file.wanted.bytes)]) or earlier.count(missing) >= _SAME_MENDINGS
+        if is_in_vain or len(earlier) >= _MENDINGS:
             if name in self._fetched_again:
                 file.forget_damage(all_of_it=True)  # nobody shall go on from this
                 raise IntegrityError(

@@ -192,6 +192,16 @@ async def test_of_a_damaged_record_only_that_record_is_fetched_again(server, rea
     assert len(ready.archive.data) < server.sent < len(ready.archive.data) + size // 4
 
 
+async def test_a_record_that_is_damaged_twice_is_fetched_a_third_time(server, ready, get):
+    at, size = pieces_of(ready.archive, FIRST)
+    damage = wrong_at(at + size // 2)
+    server.archive_script.extend([usual, damage, damage])
+    await get(replace(PACE, piece=1 << 20))
+    (twice,) = {span for span in asked(server) if asked(server).count(span) == 2}
+    assert twice[1] - twice[0] < size // 4
+    assert server.sent < len(ready.archive.data) + size // 2
+
+
 async def test_damaged_lengths_hide_what_comes_after_until_they_are_mended(server, ready, get):
     at, size = pieces_of(ready.archive, FIRST)
     server.archive_script.extend([usual, wrong_at(at, at + size // 2)])
