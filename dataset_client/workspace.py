@@ -53,9 +53,11 @@ def is_abandoned(path: Path, owner: str) -> bool:
     if match["place"] == _PLACE and not _pid_lives(int(match["pid"])):
         return True
     try:  # a pid may have been given to another process since, so a living one proves nothing for ever
-        return time.time() - path.stat().st_mtime > ABANDONED_AFTER_S
+        status = path.stat()
     except OSError:
         return False
+    # what was moved here is as old as it was, but for the inode's own time
+    return time.time() - max(status.st_mtime, status.st_ctime) > ABANDONED_AFTER_S
 
 
 def is_dead(owner: str) -> bool:

@@ -139,14 +139,24 @@ def dead_owner():
     [("here", False, 0, True), ("here", True, 10, False), ("here", True, 1e6, True), ("there", False, 10, False),
      ("there", False, 1e6, True)],
 )  # fmt: skip
-def test_who_is_abandoned(tmp_path, dead_owner, place, lives, age, abandoned):
+def test_who_is_abandoned(tmp_path, dead_owner, monkeypatch, place, lives, age, abandoned):
     own = new_owner_name()
     where, pid, _ = (own if lives else dead_owner).split("-")
     owner = f"{where if place == 'here' else 'there'}-{pid}-{'0' * 12}"
     path = tmp_path / owner
     path.write_text("")
-    os.utime(path, (time.time() - age,) * 2)
+    now = time.time() + age
+    monkeypatch.setattr("dataset_client.workspace.time.time", lambda: now)
     assert is_abandoned(path, owner) is abandoned
+
+
+def test_an_old_file_that_its_owner_has_just_moved_is_not_abandoned(tmp_path):
+    path = tmp_path / "sidecar"
+    path.write_text("")
+    os.utime(path, (1000.0, 1000.0))
+    own = path.rename(tmp_path / new_owner_name())
+    remove_abandoned(tmp_path)
+    assert own.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs Linux")
