@@ -128,11 +128,14 @@ class Cache:
         What is left of a process that ended between installing it and tidying up goes.
         """
         path, found = self.datasets / revision.stem, None
-        is_new = hold(path)  # first: whoever evicts looks for holders after the dataset has ceased to be found
+        is_noted = hold(path)  # first: whoever evicts looks for holders after the dataset has ceased to be found
         try:
             found = self.find(revision, stop)
+            if found is not None and not is_noted:  # it has come since
+                found, is_noted = None, hold(path)
+                found = self.find(revision, stop)
         finally:
-            if found is None and is_new:
+            if found is None and is_noted:
                 release(path)
         if found is not None:
             remove_ended(self.downloads / revision.stem, self.scratch)
@@ -277,10 +280,10 @@ def revision_of(fields: Mapping[str, Any]) -> Revision | None:
     return Revision(dataset_id, sha256, size)
 
 
-def installed_at(path: Path) -> float:
+def installed_at(path: Path, fields: Mapping[str, Any] | None = None) -> float:
     """When the dataset at ``path`` was installed, by the file system's clock then; where that was not noted, as earlier
-    versions did not, when its sidecar was written. Raises `OSError`.
+    versions did not, when its sidecar was written. ``fields`` is what that says, if it is known. Raises `OSError`.
     """
     sidecar = sidecar_of(path)
-    noted = read_note(sidecar).get("installed")
+    noted = (read_note(sidecar) if fields is None else fields).get("installed")
     return noted if isinstance(noted, float) else sidecar.stat().st_mtime

@@ -32,7 +32,9 @@ from dataset_client.workspace import cache_errors, describe_owner, file_system_t
 
 BEAT_EVERY_S = 5.0
 SILENT_AFTER_S = 180.0
-_STALE_AFTER_S = 7 * 24 * 3600.0
+STALE_AFTER_S = 7 * 24 * 3600.0
+#: Times that a container is looked at whose work folders are renamed meanwhile.
+_LOOKS = 3
 _FREE = "free-"
 
 
@@ -164,13 +166,20 @@ def begun(downloads: Path, now: float) -> list[tuple[Path, int, float, bool]]:
     found = []
     with contextlib.suppress(OSError):
         for container in sorted(path for path in downloads.iterdir() if path.is_dir()):
-            with contextlib.suppress(OSError):
-                folders = _folders(container)
-                living = [folder for folder in folders if not _is_free(folder, now)]
-                size = max([sum(map(_bytes_in, folders)), *(_holder(folder).total for folder in living)])
-                heard = max([container.stat().st_mtime, *map(_heard, folders)])
-                found.append((container, size, heard, bool(living)))
+            for _ in range(_LOOKS):
+                with contextlib.suppress(OSError):
+                    found.append(_look(container, now))
+                    break
     return found
+
+
+def _look(container: Path, now: float) -> tuple[Path, int, float, bool]:
+    """One of `begun`; raises `OSError` where a work folder is renamed meanwhile, or the container is gone."""
+    folders = _folders(container)
+    living = [folder for folder in folders if not _is_free(folder, now)]
+    size = max([sum(map(_bytes_in, folders)), *(_holder(folder).total for folder in living)])
+    heard = max([container.stat().st_mtime, *map(_heard, folders)])
+    return container, size, heard, bool(living)
 
 
 def remove_ended(container: Path, scratch: Path) -> None:
@@ -192,11 +201,11 @@ def remove_stale(downloads: Path, scratch: Path) -> int:
         now = file_system_time(scratch)
         for folder in list(downloads.glob("*/work.*")):
             with contextlib.suppress(OSError):
-                if _is_free(folder, now) and now - _heard(folder) > _STALE_AFTER_S:
+                if _is_free(folder, now) and now - _heard(folder) > STALE_AFTER_S:
                     removed += _remove(folder, scratch)
         for part in list(downloads.glob("*.part")):  # of earlier versions
             with contextlib.suppress(OSError):
-                if now - part.stat().st_mtime > _STALE_AFTER_S:
+                if now - part.stat().st_mtime > STALE_AFTER_S:
                     removed += part.stat().st_size
                     part.unlink()
     return removed
@@ -213,12 +222,14 @@ def _remove(folder: Path, scratch: Path) -> int:
 
 
 def _bytes_in(folder: Path) -> int:
-    """What has arrived there; what has another name too is counted where that is."""
+    """What has arrived there. What has another name too counts in full: that name may be one among the shards, where
+    it does not count (shards.py).
+    """
     found = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
             status = path.lstat()
-            found += status.st_blocks * 512 if status.st_nlink == 1 and not path.is_dir() else 0
+            found += 0 if path.is_dir() else status.st_blocks * 512
     return found
 
 

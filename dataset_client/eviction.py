@@ -10,8 +10,8 @@ class Entry:
     """A dataset in the cache: its ``bytes`` on the disk, when it was ``last_used`` (seconds since the epoch), whether
     a process has it open, and whether a later revision of the same dataset is here too.
 
-    Or something else that takes room (`room.holdings`): a dataset that is being fetched, or was, or shards without
-    theirs, which count as superseded.
+    Or something else that takes room (`room.holdings`): a dataset that is being fetched, or was, half of one, or shards
+    without theirs. What of that is of no use any more counts as superseded.
     """
 
     dataset_id: str

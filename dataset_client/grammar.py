@@ -165,8 +165,9 @@ def _collect(added: Any) -> Any:
     command = added.add_parser(
         "gc",
         help="remove what is not needed from the cache",
-        description="Remove what later revisions have replaced and what interrupted downloads have left; then, down to "
-        "the limit, what was not used for longest.\nNothing goes that a process has open.",
+        description="Remove what later revisions have replaced, shards without their dataset, downloads that nobody "
+        "went on with for a week,\nand halves of datasets that were left a day ago; then, down to the limit, what was "
+        "not used for longest.\nNothing goes that a process has open.",
         epilog="examples:\n  dataset-client gc\n  dataset-client gc --limit 200GB --dry-run\n",
     )
     command.add_argument("--limit", metavar="SIZE", help="such as 200GB (default: cache_limit, or no limit)")

@@ -64,13 +64,13 @@ async def fetch_shard(settings: Settings, cache: Cache, shard: SealedShard, pace
     last attempt.
     """
     target = cache.shards / shard.sha256
-    # first: who removes one looks for those who have it open after he has taken it away
-    is_new = await asyncio.to_thread(announce, target)
+    # first: who removes one looks for those who have it open after he has taken it away; in no thread, as who is
+    # cancelled while that writes could not take it back
+    announce(target)
     try:
         return await _have(settings, cache, shard, pace)
     except BaseException:
-        if is_new:
-            release(target)
+        release(target)
         raise
 
 
@@ -116,6 +116,8 @@ async def _fetch(settings: Settings, cache: Cache, work: Work, shard: SealedShar
     def run(stop: threading.Event) -> None:
         if _is_whole(stop, target, shard):  # another process had it, and was done in this moment
             return
+        with cache_errors(target):
+            target.unlink(missing_ok=True)  # it is wrong, and would take room; nobody else fetches it now
         missing = sum(end - start for start, end in file.missing())
         reserve(cache, work, shard.bytes, missing, settings.cache_limit, stop)
         with cache_errors(work.path):
@@ -130,11 +132,5 @@ async def _fetch(settings: Settings, cache: Cache, work: Work, shard: SealedShar
 
 
 def _is_whole(stop: threading.Event, path: Path, shard: SealedShard) -> bool:
-    """Whether a shard is there, and right; one that is wrong is removed."""
-    if not path.exists():
-        return False
-    is_right = content_fault(path.parent, Member(path.name, shard.bytes, shard.sha256), stop) is None
-    if not is_right:
-        with cache_errors(path):
-            path.unlink(missing_ok=True)
-    return is_right
+    """Whether a shard is there, and right."""
+    return path.exists() and content_fault(path.parent, Member(path.name, shard.bytes, shard.sha256), stop) is None

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_client.uses import announce, forget, is_held
+from dataset_client.uses import announce, forget, is_held, release
 from dataset_client.workspace import move, new_owner_name
 
 OLD_AFTER_S = 24 * 3600.0
@@ -49,21 +49,28 @@ def keep(path: Path, target: Path, scratch: Path) -> None:
     What has that name already may be damaged, and makes way. Raises `OSError` where the file system has no links.
     """
     temporary = scratch / new_owner_name()
-    os.link(path, temporary)
     announce(target)
     try:
+        os.link(path, temporary)
         move(temporary, target)
+    except BaseException:
+        release(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)  # a rename between two names of one file does nothing
 
 
 def remove_lone(paths: Iterable[Path], scratch: Path, now: float) -> bool:
-    """Remove those of these shards that are lone and not open; False if one of them is open."""
+    """Remove those of these shards that are lone and not open; False if one of them stays that is lone."""
     is_done = True
     for path in paths:
-        with contextlib.suppress(OSError):  # it is gone
+        try:
             if path.stat().st_nlink == 1:
                 is_done &= _remove(path, scratch, now)
+        except FileNotFoundError:  # somebody else has removed it
+            continue
+        except OSError:
+            is_done = False
     return is_done
 
 
@@ -79,11 +86,13 @@ def remove_old(shards: Path, scratch: Path, now: float) -> None:
 
 
 def _remove(path: Path, scratch: Path, now: float) -> bool:
+    if is_held(path, now):  # asked before, too: who reads it would not find it for a moment
+        return False
     aside = scratch / new_owner_name()
     move(path, aside)  # from now on nobody finds it, and who has found it before has it open
     if is_held(path, now):
         move(aside, path)
         return False
-    aside.unlink()
+    aside.unlink(missing_ok=True)
     forget(path, now)
     return True

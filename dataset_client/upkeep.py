@@ -1,7 +1,5 @@
 """Looking after a cache: what is in it and how large that is, whether it is right, and what goes to make room."""
 
-import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +10,7 @@ from dataset_client.eviction import Entry, choose
 from dataset_client.manifest import content_fault, find_faults, recorded_members, sidecar_of
 from dataset_client.room import datasets, evict, holdings, time_of
 from dataset_client.shards import remove_old
-from dataset_client.uses import is_held
-from dataset_client.workspace import ABANDONED_AFTER_S, move, new_owner_name
+from dataset_client.uses import forget_absent
 
 
 def usage(cache: Cache) -> list[Entry]:
@@ -61,13 +58,14 @@ def remove(cache: Cache, which: Path | str, *, force: bool = False) -> int:
 
 def collect(cache: Cache, limit: int | None = None, *, dry_run: bool = False) -> list[Entry]:
     """Remove what is of no use any more – revisions that a later one has taken the place of, shards without their
-    datasets, and what interrupted runs have left – and then, what was not used for longest, until the rest has
-    ``limit`` bytes at the most.
+    datasets, downloads that nobody went on with for a week, and halves of datasets that were left a day ago – and then,
+    what was not used for longest, until the rest has ``limit`` bytes at the most.
 
     Nothing goes that a process has open or is fetching. Returns what of `usage` went, or with ``dry_run`` would go.
     """
     entries = holdings(cache)
-    old = choose(entries, sum(entry.bytes for entry in entries), superseded_only=True)
+    total = sum(entry.bytes for entry in entries)
+    old = choose(entries, total + 1, superseded_only=True)  # all of them, those without bytes too
     rest = [entry for entry in entries if entry not in old]
     over = 0 if limit is None else sum(entry.bytes for entry in rest) - limit
     chosen = [*old, *choose(rest, over)]
@@ -76,21 +74,5 @@ def collect(cache: Cache, limit: int | None = None, *, dry_run: bool = False) ->
     cache.prepare()
     remove_stale(cache.downloads, cache.scratch)
     remove_old(cache.shards, cache.scratch, time_of(cache))
-    _remove_orphans(cache)
+    forget_absent(cache.root, time_of(cache))
     return [entry for entry in chosen if evict(cache, entry)]
-
-
-def _remove_orphans(cache: Cache) -> None:
-    """Remove directories without a sidecar, which who was killed while he installed or removed one has left; after a
-    day, as somebody may be about to write it.
-    """
-    now, known = time_of(cache), {path.name for path in cache.paths()}
-    for path in list(cache.datasets.iterdir()):
-        with contextlib.suppress(OSError):
-            is_installed = path.name in known or sidecar_of(path).exists()
-            is_old = now - path.stat().st_ctime > ABANDONED_AFTER_S
-            # who evicts one that is open takes its sidecar away for a moment
-            if path.is_dir() and not is_installed and is_old and not is_held(path, now):
-                trash = cache.scratch / new_owner_name()
-                move(path, trash)
-                shutil.rmtree(trash, ignore_errors=True)

@@ -16,6 +16,7 @@ import atexit
 import contextlib
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 
 from dataset_client.manifest import sidecar_of
@@ -27,42 +28,53 @@ _LAST = "last"
 
 _lock = threading.Lock()
 _held: dict[Path, Path] = {}  # the marks of this process, by dataset
+_holders = Counter[Path]()  # how many of this process have it open
 _pid = 0  # the process whose marks these are: a fork has none of its own
 
 
 def hold(dataset: Path) -> bool:
-    """Note that this process has the ``dataset`` at that path open, and used it now. Nothing for one in no cache.
-    Whether this process did not have it open before.
+    """Note that this process has the ``dataset`` at that path open once more, and used it now, until as many times
+    `release`. Nothing for one in no cache, which is False then.
     """
-    return _is_in_cache(dataset) and announce(dataset)
+    is_in_cache = _is_in_cache(dataset)
+    if is_in_cache:
+        announce(dataset)
+    return is_in_cache
 
 
-def announce(path: Path) -> bool:
+def announce(path: Path) -> None:
     """`hold` for what is in a cache for sure, or will be there in a moment."""
     folder = _folder(path)
     with _lock, contextlib.suppress(OSError):
         _begin()
+        _holders[path] += 1
         mark = _held.get(path)
-        is_new = mark is None or not mark.exists()
-        if is_new:
+        if mark is None or not mark.exists():
             mark = _held[path] = folder / new_owner_name()
             _touch(mark)
             for other in list(folder.iterdir()):
                 if is_dead(other.name):  # who was killed could not remove his
                     other.unlink(missing_ok=True)
         _touch(folder / _LAST)
-        return is_new
-    return False
 
 
 def release(dataset: Path) -> None:
-    """Note that this process has it open no more."""
+    """Note that one of those in this process who have it open has not any more."""
     with _lock, contextlib.suppress(OSError):
-        if _pid == os.getpid() and (mark := _held.pop(dataset, None)):
-            mark.unlink()
-            if not dataset.exists():  # it never came, or was removed by force
-                (mark.parent / _LAST).unlink(missing_ok=True)
-                mark.parent.rmdir()
+        if _pid != os.getpid():
+            return
+        _holders[dataset] -= 1
+        if _holders[dataset] <= 0:
+            del _holders[dataset]
+            _remove_mark(dataset)
+
+
+def _remove_mark(dataset: Path) -> None:
+    if mark := _held.pop(dataset, None):
+        mark.unlink(missing_ok=True)
+        if not dataset.exists():  # it never came, or was removed by force
+            (mark.parent / _LAST).unlink(missing_ok=True)
+            mark.parent.rmdir()
 
 
 def is_held(dataset: Path, now: float) -> bool:
@@ -89,6 +101,18 @@ def forget(dataset: Path, now: float) -> None:
             if not _counts(mark, now):
                 mark.unlink(missing_ok=True)
         _folder(dataset).rmdir()
+
+
+def forget_absent(root: Path, now: float) -> None:
+    """`forget` what is not in the cache in ``root`` and nobody is about to put there: who was killed before it came has
+    left his mark.
+    """
+    with contextlib.suppress(OSError):
+        for folder in list((root / "uses").iterdir()):
+            dataset, shard = root / "datasets" / folder.name, root / "shards" / folder.name
+            is_there = dataset.exists() or sidecar_of(dataset).exists() or shard.exists()
+            if not is_there and not is_held(dataset, now):
+                forget(dataset, now)
 
 
 def _counts(mark: Path, now: float) -> bool:
@@ -127,6 +151,7 @@ def _begin() -> None:
         return
     _pid = os.getpid()
     _held.clear()
+    _holders.clear()
     atexit.register(_release_all)
     threading.Thread(target=_touch_all, name="dataset-client-marks", daemon=True).start()
 
@@ -140,5 +165,7 @@ def _touch_all() -> None:
 
 
 def _release_all() -> None:
-    for dataset in list(_held):
-        release(dataset)
+    with _lock:
+        for dataset in list(_held) if _pid == os.getpid() else ():
+            with contextlib.suppress(OSError):
+                _remove_mark(dataset)

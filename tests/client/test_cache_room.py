@@ -13,9 +13,10 @@ from client_archives import make_archive
 from client_cache import put
 from client_server import Topic
 
-from dataset_client import errors, room, shards, upkeep
+from dataset_client import claim, errors, room, sealed, shards, upkeep
 from dataset_client.cache import Cache
 from dataset_client.claim import try_claim
+from dataset_client.concurrency import StoppedError
 from dataset_client.manifest import Member, sidecar_of
 from dataset_client.online import obtain
 from dataset_client.request import make_request
@@ -151,6 +152,60 @@ def test_what_was_left_in_the_middle_counts_and_makes_room(cache):
     assert list(cache.downloads.iterdir()) == []
 
 
+def test_what_was_left_counts_though_it_has_other_names_among_the_shards(cache):
+    work, shard = try_claim(cache.downloads, cache.scratch, "stem"), put_shard(cache, bytes(100_000))
+    (work.files / "a").hardlink_to(shard)
+    work.give_up()
+    assert sum(entry.bytes for entry in upkeep.usage(cache)) >= 100_000
+    room.make_room(cache, 50_000, 0, 140_000)
+    assert list(cache.downloads.iterdir()) == list(cache.shards.iterdir()) == []
+
+
+def test_what_is_given_up_while_it_is_looked_at_counts(cache, monkeypatch):
+    work, look = try_claim(cache.downloads, cache.scratch, "stem"), claim._bytes_in
+    (work.files / "a").write_bytes(bytes(100_000))
+
+    def and_its_owner_gives_it_up(folder):
+        if work.path.is_dir():
+            work.give_up()
+        return look(folder)
+
+    monkeypatch.setattr(claim, "_bytes_in", and_its_owner_gives_it_up)
+    (entry,) = upkeep.usage(cache)
+    assert entry.bytes >= 100_000
+
+
+def test_gc_tells_of_downloads_that_nobody_went_on_with(cache):
+    for name, days in (("old", 8), ("new", 6)):
+        work = try_claim(cache.downloads, cache.scratch, name)
+        (work.files / "a").write_bytes(bytes(100_000))
+        work.give_up()
+        (left,) = work.path.parent.iterdir()
+        then = time.time() - days * 24 * 3600
+        for path in (left / "beat", left.parent):
+            os.utime(path, (then, then))
+    for options in ({"dry_run": True}, {}):
+        assert [entry.path.name for entry in upkeep.collect(cache, **options)] == ["old"]
+    assert [path.name for path in cache.downloads.iterdir()] == ["new"]
+
+
+def test_without_a_limit_and_with_space_nothing_is_looked_at(cache, monkeypatch):
+    looked = []
+    monkeypatch.setattr(room, "holdings", lambda cache: looked.append(cache) or [])
+    room.make_room(cache, 100, 0, None)
+    assert looked == []
+    room.make_room(cache, 100, 0, 100)
+    assert looked
+
+
+def test_who_is_cancelled_makes_no_room(cache):
+    path, stop = put(cache, "a", 100, 1000.0), threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        room.make_room(cache, 100, 0, 100, stop=stop)
+    assert path.is_dir()
+
+
 def test_a_dataset_that_is_opened_while_it_should_go(cache, monkeypatch):
     path, evict = put(cache, "a", 100, 1000.0), room.evict
 
@@ -244,10 +299,37 @@ def test_shards_without_a_dataset_are_room_to_be_had(cache):
     with pytest.raises(errors.CacheError, match="limit"):
         room.make_room(cache, 100, 0, 199)
     assert upkeep.collect(cache) == []
+    free = put_shard(cache, b"free")
+    assert [entry.bytes for entry in upkeep.collect(cache)] == [4]
+    assert not free.exists()
     release(held)
     assert [entry.bytes for entry in upkeep.collect(cache)] == [100]
     assert not held.exists()
     assert upkeep.usage(cache) == []
+
+
+def test_a_shard_that_cannot_be_removed(cache, monkeypatch):
+    path, refusals = put_shard(cache, bytes(100)), iter([PermissionError()] * 10)
+
+    def refuse(*_):
+        raise next(refusals)  # and something else where it goes on for ever
+
+    monkeypatch.setattr(shards, "move", refuse)
+    with pytest.raises(errors.CacheError) as caught:
+        room.make_room(cache, 100, 0, 100)
+    assert caught.value.code == "cache_limit"
+    assert path.exists()
+
+
+def test_open_shards_are_not_even_moved(cache, monkeypatch):
+    held, free = put_shard(cache, b"held"), put_shard(cache, b"free")
+    announce(held)
+    moved, move = [], shards.move
+    monkeypatch.setattr(shards, "move", lambda *paths: moved.append(paths[0]) or move(*paths))
+    monkeypatch.setattr(shards, "OLD_AFTER_S", -1.0)
+    upkeep.collect(cache)
+    assert moved == [free]
+    release(held)
 
 
 def test_the_shards_of_a_dataset_go_with_it(cache):
@@ -306,6 +388,14 @@ async def test_a_damaged_shard_is_fetched_again(server, topic, settings, cache, 
     server.gets.clear()
     assert await fetch_shard(settings, cache, shard, PACE) == path
     assert server.gets == []
+
+
+def test_a_damaged_shard_is_removed_by_who_fetches_it_alone(cache, shard):
+    """Another may have put the right one there in this moment."""
+    damaged = cache.shards / shard.sha256
+    damaged.write_bytes(bytes(shard.bytes))
+    assert not sealed._is_whole(threading.Event(), damaged, shard)
+    assert damaged.exists()
 
 
 async def test_a_shard_that_does_not_fit(server, settings, cache, shard):

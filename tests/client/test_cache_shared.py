@@ -16,7 +16,7 @@ from client_archives import make_archive
 from client_cache import put
 from client_server import Topic, stall
 
-from dataset_client import Dataset, upkeep
+from dataset_client import Dataset, room, upkeep
 from dataset_client import claim as claims
 from dataset_client.cache import Cache
 from dataset_client.claim import SILENT_AFTER_S, Holder, Work, remove_stale, try_claim
@@ -24,7 +24,7 @@ from dataset_client.contents import Wanted
 from dataset_client.online import obtain
 from dataset_client.request import make_request
 from dataset_client.transfer import Pace
-from dataset_client.uses import hold, is_held, release
+from dataset_client.uses import announce, hold, is_held, release
 from dataset_client.workfile import WorkFile
 from dataset_client.workspace import file_system_time, new_owner_name
 from tests.proofs import client as kills
@@ -270,6 +270,43 @@ async def test_who_opens_a_dataset_tidies_up_after_who_installed_it(cached, sett
     release(cached.path)
 
 
+async def test_a_dataset_that_comes_while_it_is_looked_for_is_in_use(cached, settings, monkeypatch):
+    cache, find = Cache(settings.cache_dir), Cache.find
+    notes = [cached.path.with_name(f"{cached.path.name}.json"), cached.path]
+    away = [(path, path.rename(cache.scratch / path.name)) for path in notes]
+
+    def and_it_is_there(self, *arguments):
+        while away:
+            path, elsewhere = away.pop()
+            elsewhere.rename(path)
+        return find(self, *arguments)
+
+    monkeypatch.setattr(Cache, "find", and_it_is_there)
+    assert cache.take(cached.revision) is not None
+    assert is_held(cached.path, time.time())
+    release(cached.path)
+
+
+def test_what_two_in_one_process_have_open_stays_until_both_are_done(cache):
+    path = put(cache, "a", 100, 1000.0)
+    for _ in range(2):
+        hold(path)
+    for is_open in (True, False):
+        release(path)
+        assert is_held(path, time.time()) is is_open
+
+
+def test_marks_for_what_never_came_are_removed(cache):
+    absent, begun = cache.shards / ("a" * 64), cache.shards / ("b" * 64)
+    dead = cache.root / "uses" / absent.name / dead_owner()
+    dead.parent.mkdir(parents=True)
+    dead.touch()
+    announce(begun)
+    upkeep.collect(cache)
+    assert [path.name for path in (cache.root / "uses").iterdir()] == [begun.name]
+    release(begun)
+
+
 async def test_who_lives_is_not_tidied_up_after(cached, settings):
     cache = Cache(settings.cache_dir)
     work = try_claim(cache.downloads, cache.scratch, cached.revision.stem)
@@ -285,8 +322,9 @@ def test_directories_that_nothing_vouches_for_go_after_a_day(cache, monkeypatch)
     orphan.with_name(f"{orphan.name}.json").unlink()
     assert upkeep.collect(cache) == []
     assert orphan.is_dir(), "somebody may be about to install it"
-    monkeypatch.setattr(upkeep, "ABANDONED_AFTER_S", -1.0)
-    assert upkeep.collect(cache) == []
+    monkeypatch.setattr(room, "ABANDONED_AFTER_S", -1.0)
+    for options in ({"dry_run": True}, {}):
+        assert [entry.path for entry in upkeep.collect(cache, **options)] == [orphan]
     assert kept.is_dir()
     assert not orphan.exists()
     assert list(cache.scratch.iterdir()) == []
@@ -298,7 +336,7 @@ def test_what_is_open_stays_though_who_evicts_has_its_sidecar(cache, monkeypatch
     aside = sidecar.rename(cache.scratch / "aside")
     hold(path)
     assert is_held(path, time.time())
-    monkeypatch.setattr(upkeep, "ABANDONED_AFTER_S", -1.0)
+    monkeypatch.setattr(room, "ABANDONED_AFTER_S", -1.0)
     upkeep.collect(cache)
     assert path.is_dir()
     aside.rename(sidecar)
