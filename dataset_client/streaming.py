@@ -30,6 +30,7 @@ from dataset_client.settings import Settings
 from dataset_client.source import NoRangesError, RevisionReplacedError
 from dataset_client.stream import DatasetStream
 from dataset_client.transfer import Pace
+from dataset_client.uses import release
 from dataset_client.workfile import WorkFile
 
 #: Sealed shards that are fetched at the same time: there are several where the client comes late, or was away.
@@ -42,19 +43,25 @@ def start(request: DatasetRequest, settings: Settings, reporter: Reporter) -> Da
     """Ask for a dataset and fetch it in a thread of its own, which ends with the process at the latest."""
     arrivals, begun = Arrivals(), threading.Event()
     cancel: list[Callable[[], object]] = []
+    streaming = _Streaming(request, settings, reporter, arrivals)
 
     async def fetch() -> None:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
         cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
         begun.set()
+        outcome: Dataset | BaseException
         try:
-            arrivals.end(await _Streaming(request, settings, reporter, arrivals).run())
+            outcome = await streaming.run()
         except asyncio.CancelledError:
             closed = "the stream was closed; the build goes on at the server"
-            arrivals.end(BuildCancelledError(closed, remedy="Ask again to go on with what has arrived."))
+            outcome = BuildCancelledError(closed, remedy="Ask again to go on with what has arrived.")
         except BaseException as error:  # it goes to who iterates
-            arrivals.end(error)
+            outcome = error
+        try:
+            if not isinstance(outcome, Dataset):
+                streaming.release()  # before anybody hears of it: who asks again may need the room
+            arrivals.end(outcome)
         finally:
             reporter.close()
 
@@ -75,6 +82,7 @@ def start(request: DatasetRequest, settings: Settings, reporter: Reporter) -> Da
             for end in cancel:
                 end()
         thread.join()
+        streaming.release()
 
     return DatasetStream(arrivals, request.config, stop)
 
@@ -92,12 +100,13 @@ class _Streaming:
         self._told = _Told(arrivals)
         self._dataset_id = ""
         self._describing: asyncio.Task[None] | None = None
+        self._open = list[Path]()  # the shards that are in use for who reads the stream
 
     async def run(self) -> Dataset:
         """The whole dataset. Raises as `obtain` does, and `IntegrityError` for one that was made anew meanwhile, with
         other examples, or whose examples hold something else than was said before.
         """
-        archive = _Archive(self._cache, self._told)
+        archive = _Archive(self._cache, self._told, self._open)
         obtaining = asyncio.create_task(
             obtain(
                 self._request,
@@ -168,7 +177,13 @@ class _Streaming:
             if error.code != "cache_limit":
                 raise
             return  # the archive may fit when others are done with theirs
+        self._open.append(path)
         self._told.arrived(ArrivedShard(shard.file, shard.split, shard.examples, path), shard.sha256)
+
+    def release(self) -> None:
+        """Have no shard in use any more, once `run` has ended; who reads one that goes then waits for the dataset."""
+        while self._open:
+            release(self._open.pop())
 
     async def _describe(self) -> None:
         """Find out what the examples hold, as soon as the handler has said so."""
@@ -237,9 +252,10 @@ class _Told:
 class _Archive:
     """The files of an archive while it is fetched."""
 
-    def __init__(self, cache: Cache, told: _Told) -> None:
+    def __init__(self, cache: Cache, told: _Told, opened: list[Path]) -> None:
         self._cache = cache
         self._told = told
+        self._open = opened
         self._lock = threading.Lock()
         self._contents: Contents | None = None
         self._shards: Mapping[str, Shard] = {}
@@ -259,9 +275,12 @@ class _Archive:
             self._told.arrived(ArrivedShard(name, shard.split, shard.examples, path), shard.sha256)
 
     def _kept(self, path: Path, sha256: str) -> Path | None:
-        with contextlib.suppress(OSError):  # no links here: then it is read when all is there
-            return keep(self._cache, path, sha256)
-        return None
+        try:
+            kept = keep(self._cache, path, sha256)
+        except OSError:  # no links here: then it is read when all is there
+            return None
+        self._open.append(kept)
+        return kept
 
 
 def _made_anew() -> IntegrityError:
