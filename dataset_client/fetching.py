@@ -22,16 +22,17 @@ from dataset_client.errors import (
     ProtocolError,
     ServerUnreachableError,
 )
-from dataset_client.http import Body, Http
+from dataset_client.http import Http
 from dataset_client.manifest import FEATURES_FILE, MANIFEST_FILE, Member
 from dataset_client.plan import make_plan, require_space
 from dataset_client.progress import Reporter
 from dataset_client.room import reserve, time_of
 from dataset_client.settings import Settings
 from dataset_client.shards import remove_old
-from dataset_client.source import NoRangesError, RevisionReplacedError, Source, get
+from dataset_client.source import NoRangesError, RevisionReplacedError, Source
 from dataset_client.transfer import Pace, Transfer
 from dataset_client.uses import announce, release
+from dataset_client.whole import load
 from dataset_client.workfile import WorkFile
 from dataset_client.workspace import cache_errors, fsync_directory
 
@@ -39,6 +40,8 @@ from dataset_client.workspace import cache_errors, fsync_directory
 OnFile = Callable[[Contents, WorkFile], None]
 #: Seconds, within which each who waits looks again at a moment of his own.
 _POLL_S = 0.5
+#: Bytes of the archive that are copied at once where they are here already.
+_BLOCK = 16 << 20
 
 
 class _UselessError(Exception):
@@ -234,7 +237,9 @@ class _Fetch:
         check_stop(stop)  # an interruption before this did not find the transfer
         known, asked = plan.pieces(known_from=tail.start, piece_bytes=self._pace.piece)
         for piece in known:
-            transfer.store(piece, piece.start, memoryview(tail.between(piece.start, piece.stop)))
+            for start in range(piece.start, piece.stop, _BLOCK):
+                check_stop(stop)
+                transfer.store(piece, start, memoryview(tail.between(start, min(start + _BLOCK, piece.stop))))
         asked.sort(key=lambda piece: all(target.file != FEATURES_FILE for target in piece.targets))  # readers want it
         transfer.run(asked)
         members = [Member(wanted.file, wanted.bytes, files[wanted.file].sha256) for wanted in contents.wanted]
@@ -265,12 +270,11 @@ class _Fetch:
         if not self._work.is_ours():
             raise LostError
         path = self._cache.datasets / self._revision.stem
-        is_new = announce(path)  # first: it can be evicted from the moment in which it is there
+        announce(path)  # first: it can be evicted from the moment in which it is there
         try:
             self._cache.install(self._work.files, self._revision, members)
         except BaseException:
-            if is_new:
-                release(path)
+            release(path)
             raise
         return CachedDataset(self._revision, path, contents.manifest)
 
@@ -278,12 +282,13 @@ class _Fetch:
 
     async def _fetch_whole(self, source: Source) -> tuple[Contents, list[Member]]:
         """Fetch the archive as a whole, into one more file than there would be otherwise, and its files out of that."""
-        whole = self._work.path / "whole"
+        whole, twice = self._work.path / "whole", 2 * source.size
+        await in_thread(lambda stop: reserve(self._cache, self._work, twice, twice, self._settings.cache_limit, stop))
         with cache_errors(whole):
             free = shutil.disk_usage(self._work.path).free
-        require_space(self._archive.dataset_id, missing=2 * source.size, free=free)
+        require_space(self._archive.dataset_id, missing=twice, free=free)
         for _ in range(2):
-            await self._load(source, whole)
+            await load(self._settings, source, whole)
             try:
                 return await in_thread(self._fill_from, source, whole, interrupt=self._interrupt)
             except NoRangesError:  # some of it was wrong
@@ -305,25 +310,6 @@ class _Fetch:
                 raise NoRangesError from error
             return contents, self._fill(stop, source, tail, contents)
 
-    async def _load(self, source: Source, target: Path) -> None:
-        """Fetch all of the archive at once, over and over until all of it arrives."""
-        retries = self._retries()
-        with Http(self._settings) as http:
-            while True:
-                try:
-                    with await in_abandonable_thread(get, http, source.url, None) as body:
-                        published = body.headers.get("X-Content-SHA256") or source.sha256
-                        if published != source.sha256:
-                            raise RevisionReplacedError(f"{source.url} has been replaced by a new revision")
-                        size = await in_thread(_save, body, target, source.size, interrupt=body.interrupt)
-                    if size == source.size:
-                        return
-                    raise ServerUnreachableError(
-                        f"{source.url} ended after {size} of {source.size} bytes", transient=True
-                    )
-                except DatasetClientError as error:
-                    await asyncio.sleep(retries.delay_after(error))
-
     def _retries(self) -> Retries:
         policy = self._settings.retry
         return Retries(policy, patience_s=policy.reconnect_s)
@@ -335,14 +321,3 @@ class _Fetch:
 
 def _missing(files: Mapping[str, WorkFile]) -> dict[str, list[tuple[int, int]]]:
     return {name: file.missing() for name, file in files.items()}
-
-
-def _save(stop: threading.Event, body: Body, target: Path, size: int) -> int:
-    """Write a body to a file, up to ``size`` bytes; returns how many came."""
-    block, position = memoryview(bytearray(1 << 20)), 0
-    with cache_errors(target), target.open("wb") as file:
-        while position < size and (count := body.readinto(block[: size - position])):
-            check_stop(stop)
-            file.write(block[:count])
-            position += count
-    return position

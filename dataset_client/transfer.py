@@ -96,7 +96,7 @@ class Transfer:
         self._pieces.extend(pieces)
         begun = [self._files[name] for name in sorted(self._unverified)]
         self._to_resume.extend(file for file in begun if file.arrived() or not file.missing())
-        self._tries.budget = 64 + 4 * len(self._pieces)
+        self._tries.budget = 64 + 4 * ((self._total - self._here) >> 26)  # 4 more for each 64 MiB that are missing
         measured, before = time.monotonic(), self._here
         with self._changed:
             while self._unverified and self._failure is None:

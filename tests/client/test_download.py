@@ -26,11 +26,14 @@ from client_server import (
     wrong_at,
 )
 
-from dataset_client import Dataset, errors
+from dataset_client import Dataset, errors, fetching
+from dataset_client.concurrency import StoppedError
+from dataset_client.contents import Wanted
 from dataset_client.http import Http
 from dataset_client.online import obtain
 from dataset_client.source import NoRangesError, RevisionReplacedError, Source, check_answer
-from dataset_client.transfer import Pace
+from dataset_client.transfer import Pace, Transfer
+from dataset_client.workfile import WorkFile
 
 #: One connection, so that what happens comes in order.
 PACE = Pace(tail=4096, piece=8192, block=1024, connections=1)
@@ -147,6 +150,34 @@ async def test_a_server_that_ignores_range_gives_all_at_once(server, ready, get)
     server.archive_script.extend([everything, everything])
     await get()
     assert server.gets[1:] == [None]
+
+
+async def test_a_server_without_ranges_needs_room_for_two(server, ready, settings, get):
+    server.archive_script.append(everything)
+    with pytest.raises(errors.CacheError) as caught:
+        await get(settings=replace(settings, cache_limit=len(ready.archive.data) * 3 // 2))
+    assert caught.value.code == "cache_limit"
+    assert server.gets[1:] == []
+
+
+async def test_what_is_here_is_copied_in_blocks(server, ready, get, monkeypatch):
+    """So that who is cancelled does not wait for all of it."""
+    monkeypatch.setattr(fetching, "_BLOCK", 1000, raising=False)
+    copied, store = [], Transfer.store
+    monkeypatch.setattr(Transfer, "store", lambda *given: copied.append(len(given[-1])) or store(*given))
+    server.archive_script.extend([everything, everything])
+    await get(Pace())
+    assert max(copied) == 1000
+
+
+def test_the_more_is_missing_the_more_often_is_asked_again(settings, tmp_path):
+    size = 1 << 40
+    file = WorkFile(Wanted("a", size, "0" * 64, crc32=0, at=0), tmp_path / "a", tmp_path / "journal")
+    transfer = Transfer(settings, Source("u", size, "0" * 64), {"a": file}, Pace(), lambda _: None)
+    transfer.fail(StoppedError())
+    with pytest.raises(StoppedError):
+        transfer.run([])
+    assert transfer._tries.budget == 64 + 4 * (size >> 26)
 
 
 async def test_a_server_without_ranges_that_cuts_is_started_over(server, ready, get):
