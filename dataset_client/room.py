@@ -142,8 +142,13 @@ def _evict_dataset(cache: Cache, path: Path, *, force: bool) -> bool:
         with contextlib.suppress(ValueError):
             members = [cache.shards / member.sha256 for member in recorded_members(read_note(aside))]
         trash = cache.scratch / new_owner_name()
-        with contextlib.suppress(FileNotFoundError):
+        try:
             move(path, trash)
+        except FileNotFoundError:  # it was damaged
+            pass
+        except OSError:  # another user's, for example
+            move(aside, sidecar)
+            raise
         aside.unlink(missing_ok=True)
     forget(path, now)
     shutil.rmtree(trash, ignore_errors=True)

@@ -233,6 +233,21 @@ def test_a_dataset_that_another_removes_is_removed(cache, monkeypatch):
     assert not path.exists()
 
 
+def test_a_dataset_that_cannot_be_removed_stays_one(cache, monkeypatch):
+    path, move = put(cache, "a", 100, 1000.0), room.move
+
+    def refuse(source, target):
+        if source == path:
+            raise PermissionError(13, "Permission denied")
+        move(source, target)
+
+    monkeypatch.setattr(room, "move", refuse)
+    with pytest.raises(errors.CacheError, match="denied"):
+        upkeep.remove(cache, path)
+    assert cache.paths() == [path]
+    assert list(cache.scratch.iterdir()) == []
+
+
 def test_who_fetches_a_dataset_again_keeps_his_mark_while_another_forgets_it(cache):
     path = put(cache, "a", 100, 1000.0)
     hold(path)
