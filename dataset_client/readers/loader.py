@@ -7,7 +7,7 @@ between processes.
 import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dataset_client.errors import InvalidSettingError
@@ -77,6 +77,9 @@ class Loader:
 
     Each iteration is one epoch, and the next iteration is the next epoch. One that is left early is begun again by
     the next, where it began: after `load_state_dict` with the rest of the epoch that the state was taken in.
+
+    A place that is chosen during an iteration is where the next one begins, and what `state_dict` says from then on:
+    the iteration goes on, and counts no more.
     """
 
     def __init__(self, feed: Feed, *, epoch: int = 0, workers: int | None = None, prefetch: int | None = None) -> None:
@@ -96,7 +99,9 @@ class Loader:
         return self._start.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in."""
+        """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in. Nothing changes if
+        it is the one that is read.
+        """
         wanted = require_count("epoch", epoch, least=0)
         if wanted != self._start.epoch:
             self._start = self._now = Position(wanted)
@@ -117,22 +122,20 @@ class Loader:
         self._start = self._now = self._feed.position_in(state)
 
     def __iter__(self) -> Iterator[Batch]:
-        start = self._start
-        schedule = self._feed.schedule(start)
-        self._now = start
-        return self._iterate(start, schedule)
+        start = self._start = self._now = replace(self._start)  # from here on the one whose iteration counts
+        return self._iterate(start, self._feed.schedule(start))
 
     def _iterate(self, start: Position, schedule: Schedule) -> Iterator[Batch]:
         steps, epoch = range(len(schedule)), schedule.order.epoch
         with closing(self._feed.batches(schedule, steps, workers=self._workers, prefetch=self._prefetch)) as batches:
             for step in steps:
                 batch = next(batches)
-                self._now = Position(epoch, schedule.consumed_after(step))
+                if self._start is start:
+                    self._now = Position(epoch, schedule.consumed_after(step))
                 yield batch
                 del batch  # not held while the next one is waited for
-        if self._start is start:  # nobody has chosen another meanwhile
-            self._start = Position(epoch + 1)
-        self._now = self._start
+        if self._start is start:
+            self._start = self._now = Position(epoch + 1)
 
 
 def default_workers() -> int:

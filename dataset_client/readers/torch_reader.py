@@ -44,7 +44,11 @@ class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # to
 
     def __len__(self) -> int:
         """The number of batches of this rank in the epoch, or in the rest of it after `load_state_dict`."""
-        return len(self._feed.schedule(self._start()))
+        return self.steps_from(self.position)
+
+    def steps_from(self, position: Position) -> int:
+        """The number of batches of this rank from there to the end of the epoch."""
+        return len(self._feed.schedule(position))
 
     def loader(self, **options: Any) -> "TorchLoader":
         """A ``DataLoader`` that counts what it hands out; ``options`` are those of ``DataLoader``, without batches."""
@@ -53,7 +57,17 @@ class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # to
     @property
     def epoch(self) -> int:
         """The epoch that is read next."""
-        return self._start().epoch
+        return self.position.epoch
+
+    @property
+    def position(self) -> Position:
+        """Where the next reading begins, in any process."""
+        epoch, consumed = self._position.tolist()
+        return Position(epoch, consumed)
+
+    def go_to(self, position: Position) -> None:
+        """Have all processes begin there, as far as they have not begun."""
+        self._position[0], self._position[1] = position.epoch, position.consumed
 
     def set_epoch(self, epoch: int) -> None:
         """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in.
@@ -61,80 +75,100 @@ class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # to
         Call it before each epoch, also where workers persist: without it, all have the order of the first, save with
         a `TorchLoader`.
         """
-        if require_count("epoch", epoch, least=0) != self._start().epoch:
-            self._set(Position(epoch))
+        if require_count("epoch", epoch, least=0) != self.epoch:
+            self.go_to(Position(epoch))
 
     def state_dict(self, steps: int) -> dict[str, Any]:
         """The state after ``steps`` batches came out of the ``DataLoader`` in this epoch, or since `load_state_dict`.
 
         They are counted by the caller, as this object cannot know what lies ready in the queues of worker processes.
         """
-        start, schedule = self._start(), self._feed.schedule(self._start())
+        start, schedule = self.position, self._feed.schedule(self.position)
         done = min(require_count("steps", steps, least=0), len(schedule))
         consumed = schedule.consumed_after(done - 1) if done else start.consumed
-        return self._feed.state_at(Position(start.epoch, consumed))
+        return self.state_at(Position(start.epoch, consumed))
+
+    def state_at(self, position: Position) -> dict[str, Any]:
+        """The state that says so."""
+        return self._feed.state_at(position)
+
+    def position_in(self, state: Mapping[str, Any]) -> Position:
+        """The position that a state tells. Raises as `load_state_dict` does."""
+        return self._feed.position_in(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Read the rest of the epoch that ``state`` is in; it may come from another number of ranks or workers.
 
         Raises `InvalidSettingError` with code ``state_mismatch`` for a state of another dataset, split, seed or order.
         """
-        self._set(self._feed.position_in(state))
+        self.go_to(self.position_in(state))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         first, each, threads = (0, 1, self._workers) if worker is None else (worker.id, worker.num_workers, 0)
-        schedule = self._feed.schedule(self._start())
+        schedule = self._feed.schedule(self.position)
         steps = range(first, len(schedule), each)
         features = self._feed.examples.features
         for batch in self._feed.batches(schedule, steps, workers=threads, prefetch=2 * threads):
             yield to_tensors(batch, features, channels_first=self._channels_first, batched=True)
-
-    def _start(self) -> Position:
-        epoch, consumed = self._position.tolist()
-        return Position(epoch, consumed)
-
-    def _set(self, position: Position) -> None:
-        self._position[0], self._position[1] = position.epoch, position.consumed
 
 
 class TorchLoader(DataLoader[dict[str, Any]]):  # type: ignore[misc]  # torch is not looked into
     """A ``DataLoader`` of `TorchBatches` that knows where it stands: `state_dict` needs no count of steps.
 
     Each iteration is one epoch, and the next iteration the next epoch. One that is left early is begun again by the
-    next, after `load_state_dict` where the loaded state is.
+    next, after `load_state_dict` where the loaded state is. A place that is chosen during an iteration is where the
+    next one begins, and what `state_dict` says from then on: the iteration goes on, and counts no more.
     """
 
     def __init__(self, batches: TorchBatches, **options: Any) -> None:
         super().__init__(batches, batch_size=None, **options)
         self._batches, self._given = batches, 0
+        self._under_way: object = None  # stands for the iteration that counts
+        self._chosen: Position | None = None  # during it, of whose worker processes some may yet begin
 
     def __len__(self) -> int:
         """The number of batches that the next iteration gives."""
-        return len(self._batches)
+        return self._batches.steps_from(self._chosen or self._batches.position)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self._given, epoch = 0, self._batches.epoch
+        self._go_to(self._chosen or self._batches.position)
+        this = self._under_way = object()
         for batch in super().__iter__():
-            self._given += 1
+            self._given += self._under_way is this
             yield batch
-        if self._batches.epoch == epoch:  # nobody has chosen another meanwhile
-            self.set_epoch(epoch + 1)
+        if self._under_way is this:
+            self._go_to(self._chosen or Position(self._batches.epoch + 1))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration reads."""
+        return (self._chosen or self._batches.position).epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in."""
-        if epoch != self._batches.epoch:
-            self._given = 0
-        self._batches.set_epoch(epoch)
+        """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in. Nothing changes if
+        it is the one that is read.
+        """
+        if require_count("epoch", epoch, least=0) != self.epoch:
+            self._choose(Position(epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """What was handed out so far, over all ranks, as plain JSON; batches read ahead do not count."""
-        return self._batches.state_dict(self._given)
+        return self._batches.state_at(self._chosen) if self._chosen else self._batches.state_dict(self._given)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after what the state says: see `TorchBatches.load_state_dict`."""
-        self._batches.load_state_dict(state)
-        self._given = 0
+        self._choose(self._batches.position_in(state))
+
+    def _choose(self, position: Position) -> None:
+        if self._under_way is None:
+            self._go_to(position)
+        else:
+            self._chosen = position
+
+    def _go_to(self, position: Position) -> None:
+        self._batches.go_to(position)
+        self._under_way, self._chosen, self._given = None, None, 0
 
 
 class TorchExamples(MapDataset[dict[str, Any]]):  # type: ignore[misc]  # torch is not looked into

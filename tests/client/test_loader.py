@@ -162,6 +162,25 @@ def test_an_epoch_chosen_meanwhile_is_the_next(dataset, order):
     assert [key for batch in loader for key in batch["key"]] == order[24:]
 
 
+def test_what_was_chosen_before_the_loop_was_left_is_what_the_state_says(dataset):
+    loader = dataset.loader("train", batch_size=8, shuffle=True, seed=9, workers=0)
+    for number, _ in enumerate(loader):
+        if number == 1:
+            loader.set_epoch(5)
+        elif number == 3:
+            break
+    assert (loader.epoch, loader.state_dict()["epoch"], loader.state_dict()["consumed"]) == (5, 5, 0)
+
+
+def test_an_iterator_that_another_followed_counts_no_more(dataset):
+    loader = dataset.loader("train", batch_size=8, shuffle=True, seed=9, workers=0)
+    old, new = iter(loader), iter(loader)
+    next(new)
+    for _ in old:
+        pass
+    assert (loader.epoch, loader.state_dict()["consumed"]) == (0, 8)
+
+
 def test_a_split_without_examples(tmp_path):
     dataset = Dataset.open(unpack_to(tmp_path / "discs", splits={"train": 3, "test": 0}))
     loader = dataset.loader("test", batch_size=4, shuffle=True, ranks=2)

@@ -207,11 +207,32 @@ def test_worker_processes_that_inherit_nothing(dataset, order):
     assert [batch["key"] for batch in loader] == order[2:]
 
 
-def test_an_epoch_chosen_meanwhile_is_the_next(dataset):
-    loader = open_batches(dataset).loader()
-    for _ in loader:
+@pytest.mark.parametrize("context", [None, "spawn"])
+def test_a_place_chosen_meanwhile_is_the_next_and_what_is_read_goes_on(dataset, order, context):
+    """Also in worker processes that begin later than it was chosen."""
+    workers = {} if context is None else {"num_workers": 2, "multiprocessing_context": context}
+    loader = open_batches(dataset).loader(**workers)
+    assert loader.state_dict()["consumed"] == 0
+    keys = []
+    for batch in loader:
+        keys += batch["key"]
         loader.set_epoch(5)
-    assert loader.state_dict()["epoch"] == 5
+        assert (loader.epoch, loader.state_dict()["epoch"], loader.state_dict()["consumed"]) == (5, 5, 0)
+    assert keys == flat(order)
+    assert (loader.epoch, loader.state_dict()["consumed"]) == (5, 0)
+    first = next(iter(loader))
+    assert (loader.state_dict()["epoch"], loader.state_dict()["consumed"]) == (5, len(first["key"]))
+
+
+def test_a_state_of_the_same_epoch_may_be_loaded_meanwhile(dataset, order):
+    loader = open_batches(dataset).loader()
+    states = []
+    for _ in loader:
+        states.append(loader.state_dict())
+        loader.load_state_dict(states[0])
+    consumed = states[0]["consumed"]
+    assert len(states) > 2
+    assert [key for batch in loader for key in batch["key"]] == flat(order)[consumed:]
 
 
 def test_what_a_transform_makes_of_a_mask_keeps_its_axes(dataset):
