@@ -63,9 +63,9 @@ async def watch(
             print(event.topic_id, event.kind, event.data)
 
     Begins with what has happened already, earlier attempts included. Within a topic the events come in the order of
-    their numbers and each once, however often the connection breaks; only when the server has lost its data, or polling
-    takes the place of the socket, they begin at 1 again. Topics are named as in `wait_for_completion`, and what it
-    raises about the connection is raised here; how an attempt ends is an event, not an error.
+    their numbers and each once, however often the connection breaks; only when the server has lost its data they begin
+    at 1 again. Topics are named as in `wait_for_completion`, and what it raises about the connection is raised here;
+    how an attempt ends is an event, not an error.
     """
     named = _ids([topics] if isinstance(topics, Topic) else topics)
     check_timeout(timeout)
