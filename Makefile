@@ -20,14 +20,14 @@ $(VENV)/.installed: $(LOCK) pyproject.toml dataset_handlers/pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
 	@awk '/^uv==/ { own = 1 } own { print; if (!/\\$$/) exit }' $(LOCK) > $(VENV)/uv.txt  # the lock's own lines for uv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.txt
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --requirement $(LOCK)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --requirement $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable . --editable ./dataset_handlers
 	@touch $@
 
 demo: install  ## serve, request, train, show: two datasets from start to finish (RAW=DIR uses your own raw data)
 	$(BIN)/python -m examples.demo $(if $(RAW),--raw-root $(RAW))
 
-test: install  ## run every test
+test: install  ## run every test, but for those of PyTorch and JAX
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need PyTorch and JAX, which `make test` skips (gigabytes)

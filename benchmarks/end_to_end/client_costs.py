@@ -1,5 +1,6 @@
 """What the client costs before it does anything: seconds to import it, megabytes to install it."""
 
+import os
 import re
 import statistics
 import subprocess
@@ -18,15 +19,16 @@ _TIMED = "import time; began = time.perf_counter(); import dataset_client; print
 def run(folder: Path, _raw: None, rounds: int) -> dict:
     """Import times of new processes, what takes longest in them, and the sizes of what is installed."""
     imports, processes, empty = [], [], []
+    bytecode = folder / "bytecode"
     for _ in range(_RUNS * rounds // 3 + 1):
-        imports.append(float(_python("-c", _TIMED).stdout))
+        imports.append(float(_python(bytecode, "-c", _TIMED).stdout))
         for code, times in (("import dataset_client", processes), ("pass", empty)):
-            times.append(float(_python("-c", _CHILD, code).stdout))
+            times.append(float(_python(bytecode, "-c", _CHILD, code).stdout))
     return {
-        "imports": imports[1:],  # the first may have compiled bytecode
+        "imports": imports[1:],  # the first has compiled the bytecode
         "processes": processes[1:],
         "empty": empty[1:],
-        "slowest": _slowest(),
+        "slowest": _slowest(bytecode),
         "installed": _installed(folder),
     }
 
@@ -39,14 +41,17 @@ print(time.perf_counter() - began)
 """
 
 
-def _python(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+def _python(bytecode: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """A run that keeps bytecode in a folder, whether or not its environment lets Python keep any beside the sources."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(bytecode)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY, env=environment)
 
 
-def _slowest() -> dict[str, float]:
+def _slowest(bytecode: Path) -> dict[str, float]:
     """Milliseconds of the packages whose modules take longest by themselves, in sum."""
     own: dict[str, float] = {}
-    for line in _python("-X", "importtime", "-c", "import dataset_client").stderr.splitlines():
+    for line in _python(bytecode, "-X", "importtime", "-c", "import dataset_client").stderr.splitlines():
         if match := re.fullmatch(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", line):
             package = match[2].partition(".")[0]
             own[package] = own.get(package, 0) + int(match[1]) / 1000
