@@ -49,7 +49,7 @@ PARTS = {
     ),
     "link": Part(
         "50 ms and 1 Gbit/s",
-        lambda folder: wire.run(folder, 32, 1, 2),
+        lambda folder: wire.run(folder, 16, 1, 1),
         lambda folder: wire.run(folder, 1000, 3, 15),
         wire.report,
         lambda: _programs("nginx", "curl") or link.lacking(),

@@ -16,7 +16,7 @@ LOSS = 0.01
 def run(scratch: Path, megabytes: int, rounds: int, seconds: int) -> dict:
     """Rows by line. Single streams that lose packets are slow, and watched for so many ``seconds``."""
     with serving(scratch / "server") as server:
-        large, small = publish(server, megabytes), publish(server, max(megabytes // 8, 16))
+        large, small = publish(server, megabytes), publish(server, max(megabytes // 8, 1))
     lines = {
         "no loss": (Line(), large, rounds),
         "1 % loss": (Line(loss=LOSS), small, rounds),
