@@ -33,6 +33,7 @@ from typing import Any
 
 from dataset_client.answers import Archive
 from dataset_client.claim import remove_ended
+from dataset_client.concurrency import StoppedError
 from dataset_client.errors import CacheError, DatasetClientError, IntegrityError
 from dataset_client.manifest import Kept, Member, find_faults, load_manifest, recorded_members, sidecar_of
 from dataset_client.request import DatasetRequest
@@ -134,6 +135,9 @@ class Cache:
             if found is not None and not is_noted:  # it has come since
                 found, is_noted = None, hold(path)
                 found = self.find(revision, stop)
+            if stop is not None and stop.is_set():  # nobody hears of it any more
+                found = None
+                raise StoppedError
         finally:
             if found is None and is_noted:
                 release(path)

@@ -203,8 +203,13 @@ class _Fetch:
 
         return read
 
-    def _fill(self, stop: threading.Event, source: Source, tail: Tail, contents: Contents) -> list[Member]:
-        """Have all files in the work folder, complete and right, of what is here and what is fetched. Blocking."""
+    def _fill(
+        self, stop: threading.Event, source: Source, tail: Tail, contents: Contents, beside: int = 0
+    ) -> list[Member]:
+        """Have all files in the work folder, complete and right, of what is here and what is fetched. Blocking.
+
+        ``beside`` are bytes that the work folder has besides the files, until they are there.
+        """
         with cache_errors(self._work.path):
             self._work.journals.mkdir(exist_ok=True)
         files = {
@@ -218,13 +223,13 @@ class _Fetch:
                 files[name].take(path)
         plan = make_plan(contents.wanted, _missing(files), {})
         total = sum(wanted.bytes for wanted in contents.wanted)
-        reserve(self._cache, self._work, total, plan.missing, self._settings.cache_limit, stop)
+        reserve(self._cache, self._work, total + beside, plan.missing, self._settings.cache_limit, stop)
         with cache_errors(self._work.path):
             free = shutil.disk_usage(self._work.path).free
         require_space(self._archive.dataset_id, missing=plan.missing, free=free)
 
         def on_bytes(here: int) -> None:
-            self._work.progress(here, total)
+            self._work.progress(here + beside, total + beside)
             self._reporter.downloaded(here)
 
         self._reporter.download_starts(self._archive.dataset_id, total=total, done=total - plan.missing)
@@ -266,13 +271,14 @@ class _Fetch:
             fsync_directory(path.parent)
         return Member(MANIFEST_FILE, len(contents.manifest_bytes), self._archive.manifest_sha256)
 
-    def _install(self, _stop: threading.Event, members: Sequence[Member], contents: Contents) -> CachedDataset:
+    def _install(self, stop: threading.Event, members: Sequence[Member], contents: Contents) -> CachedDataset:
         if not self._work.is_ours():
             raise LostError
         path = self._cache.datasets / self._revision.stem
         announce(path)  # first: it can be evicted from the moment in which it is there
         try:
             self._cache.install(self._work.files, self._revision, members)
+            check_stop(stop)  # nobody hears of it any more
         except BaseException:
             release(path)
             raise
@@ -308,7 +314,7 @@ class _Fetch:
                 contents = self._read(tail)
             except IntegrityError as error:
                 raise NoRangesError from error
-            return contents, self._fill(stop, source, tail, contents)
+            return contents, self._fill(stop, source, tail, contents, beside=source.size)
 
     def _retries(self) -> Retries:
         policy = self._settings.retry

@@ -89,7 +89,8 @@ def format_usage(entries: Sequence[Entry]) -> str:
     lines = [f"{'size':>9}  {'last used':<16}  {'':<8}  dataset"]
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
-        mark = "open" if entry.in_use else "replaced" if entry.superseded else ""
+        of_no_use = "replaced" if entry.sha256 else "left"
+        mark = "open" if entry.in_use else of_no_use if entry.superseded else ""
         lines.append(f"{format_bytes(entry.bytes):>9}  {used:<16}  {mark:<8}  {entry.path.name}")
     lines.append(f"{format_bytes(sum(entry.bytes for entry in entries)):>9}  in all")
     return "\n".join(lines)

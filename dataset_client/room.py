@@ -105,8 +105,7 @@ def make_room(
         chosen += choose([entry for entry in entries if entry not in chosen], lacking, superseded_only=True)
         if not chosen:
             return
-        # somebody has opened it meanwhile, or it cannot be removed
-        stays |= {entry.path for entry in chosen if not evict(cache, entry)}
+        stays |= {entry.path for entry in chosen if not is_evicted(cache, entry)}
 
 
 def evict(cache: Cache, entry: Entry, *, force: bool = False) -> bool:
@@ -125,6 +124,14 @@ def evict(cache: Cache, entry: Entry, *, force: bool = False) -> bool:
     if not entry.sha256:
         return _remove_orphan(cache, entry.path)
     return _evict_dataset(cache, entry.path, force=force)
+
+
+def is_evicted(cache: Cache, entry: Entry) -> bool:
+    """`evict`; False also for what cannot be removed, another user's for example: others may go in its place."""
+    try:
+        return evict(cache, entry)
+    except CacheError:
+        return False
 
 
 def _evict_dataset(cache: Cache, path: Path, *, force: bool) -> bool:
@@ -157,13 +164,16 @@ def _evict_dataset(cache: Cache, path: Path, *, force: bool) -> bool:
 
 
 def _remove_orphan(cache: Cache, path: Path) -> bool:
-    trash = cache.scratch / new_owner_name()
+    trash, now = cache.scratch / new_owner_name(), time_of(cache)
     # who evicts one that is open takes its sidecar away for a moment
-    if sidecar_of(path).exists() or is_held(path, time_of(cache)):
+    if sidecar_of(path).exists() or is_held(path, now):
         return False
     with contextlib.suppress(OSError):
         move(path, trash)
-        shutil.rmtree(trash, ignore_errors=True)
+        if is_held(path, now):  # somebody is about to install it, or has just opened it
+            move(trash, path)
+        else:
+            shutil.rmtree(trash, ignore_errors=True)
     return not path.exists()
 
 

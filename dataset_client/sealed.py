@@ -117,7 +117,9 @@ async def _fetch(settings: Settings, cache: Cache, work: Work, shard: SealedShar
         if _is_whole(stop, target, shard):  # another process had it, and was done in this moment
             return
         with cache_errors(target):
-            target.unlink(missing_ok=True)  # it is wrong, and would take room; nobody else fetches it now
+            # it is wrong, and would take room; nobody else fetches it now, and where an archive brings the right one in
+            # this moment, its reader waits for the dataset
+            target.unlink(missing_ok=True)
         missing = sum(end - start for start, end in file.missing())
         reserve(cache, work, shard.bytes, missing, settings.cache_limit, stop)
         with cache_errors(work.path):

@@ -59,8 +59,6 @@ def start(request: DatasetRequest, settings: Settings, reporter: Reporter) -> Da
         except BaseException as error:  # it goes to who iterates
             outcome = error
         try:
-            if not isinstance(outcome, Dataset):
-                streaming.release()  # before anybody hears of it: who asks again may need the room
             arrivals.end(outcome)
         finally:
             reporter.close()
@@ -126,7 +124,11 @@ class _Streaming:
             cached = await obtaining
         finally:
             await _end([obtaining, *fetching, *([self._describing] if self._describing else [])])
-        return self._complete(cached)
+        try:
+            return self._complete(cached)
+        except BaseException:
+            release(cached.path)
+            raise
 
     def _complete(self, cached: CachedDataset) -> Dataset:
         dataset = Dataset(cached.path, cached.manifest, self._request.config)
@@ -181,7 +183,7 @@ class _Streaming:
         self._told.arrived(ArrivedShard(shard.file, shard.split, shard.examples, path), shard.sha256)
 
     def release(self) -> None:
-        """Have no shard in use any more, once `run` has ended; who reads one that goes then waits for the dataset."""
+        """Have no shard in use any more: once nobody reads them."""
         while self._open:
             release(self._open.pop())
 

@@ -6,16 +6,25 @@ from dataclasses import dataclass
 _LEAST = 1 << 18
 #: How much more than its last time a connection may ask for: as TCP, it has yet to find out what the network bears.
 _GROWTH = 8
-#: Seconds that a request should take: at the end of a transfer, where connections should not wait for each other long,
-#: and before, where some are far slower than others, as on a line that loses packets.
-_SHORT_S, _LONG_S = 0.25, 8.0
+#: Seconds that a request should take: at the end of a transfer, where connections should not wait for each other long;
+#: while it is tried how many there should be, of which new ones find nothing to do where one has asked for all; and
+#: after that, where some are far slower than others, as on a line that loses packets.
+_SHORT_S, _TRIAL_S, _LONG_S = 0.25, 1.0, 8.0
+#: What answers within so many seconds is near: there a processor is the limit rather than the line, and two have more.
+_NEAR_S = 0.02
 #: Windows until more connections are tried again: after they were in vain for the first time, and after an error.
 _PAUSE, _PAUSE_AFTER_ERROR = 10, 4
 
 
-def portion(before: int, rate: float, left: int, connections: int) -> int:
+def first_connections(answer_s: float | None) -> int:
+    """How many connections to begin with to what has answered within so many seconds, None if that is not known."""
+    return 1 if answer_s is None or answer_s > _NEAR_S else 2
+
+
+def portion(before: int, rate: float, left: int, connections: int, *, is_settled: bool) -> int:
     """How many bytes a connection should ask for next that has just brought ``before`` bytes at ``rate`` bytes a
-    second, 0 if it is a new one, when ``left`` bytes are to come by so many ``connections``.
+    second, 0 if it is a new one, when ``left`` bytes are to come by so many ``connections``, of which it
+    ``is_settled`` that more are of no use for now.
 
     Few long requests: after each one a connection is idle for a round trip, and then sends all at once what it had
     slowly found out to be bearable, which is often more than the queues on the way hold.
@@ -23,7 +32,7 @@ def portion(before: int, rate: float, left: int, connections: int) -> int:
     if not before:
         return _LEAST
     share = left / connections / (1 if connections == 1 else 2)
-    size = min(max(share, rate * _SHORT_S), rate * _LONG_S, before * _GROWTH)
+    size = min(max(share, rate * _SHORT_S), rate * (_LONG_S if is_settled else _TRIAL_S), before * _GROWTH)
     return max(1, round(size / _LEAST)) * _LEAST
 
 
@@ -42,6 +51,11 @@ class Tempo:
     _before: int = 0
     _hold: int = 1
     _pause: int = _PAUSE
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no other number is being tried, or about to be."""
+        return self._hold > 1
 
     def measured(self, rate: float) -> None:
         """A while went by at ``rate`` bytes a second with all connections in use."""

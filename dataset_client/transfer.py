@@ -22,7 +22,7 @@ from dataset_client.http import Body, Http
 from dataset_client.plan import Piece, cut
 from dataset_client.settings import Settings
 from dataset_client.source import Source
-from dataset_client.tempo import Tempo, portion
+from dataset_client.tempo import Tempo, first_connections, portion
 from dataset_client.workfile import WorkFile
 
 #: How often wrong bytes of one file are fetched again before all of it is, and how often the same ones: a line that
@@ -38,14 +38,14 @@ _WINDOW_S = 0.5
 class Pace:
     """In which portions an archive is fetched, in bytes: its ``tail``, pieces by one request each of ``piece`` at the
     most (`portion` of them), read in ``block`` by ``block``; and by how many ``connections`` at the most, ``begin`` at
-    first.
+    first: by `first_connections` if that is None.
     """
 
     tail: int = 1 << 16
     piece: int = 1 << 30
     block: int = 1 << 20
     connections: int = 16
-    begin: int = 1
+    begin: int | None = None
 
 
 class Transfer:
@@ -72,7 +72,7 @@ class Transfer:
         self._on_file = on_file
         self._changed = threading.Condition()
         self._telling = threading.Lock()
-        self._tempo = Tempo(pace.connections, min(pace.begin, pace.connections))
+        self._tempo = Tempo(pace.connections, pace.begin or first_connections(source.answered_within_s))
         self._tries = CommonRetries(settings.retry)
         self._pieces = deque[Piece]()
         self._to_resume = deque[WorkFile]()
@@ -171,7 +171,8 @@ class Transfer:
                     return self._to_resume.popleft()
                 if self._pieces and pause <= 0:
                     before = last.stop - last.start if last else 0
-                    size = portion(before, rate, self._total - self._here, self._tempo.connections)
+                    left, tempo = self._total - self._here, self._tempo
+                    size = portion(before, rate, left, tempo.connections, is_settled=tempo.is_settled)
                     piece = self._choose(last, size)
                     self._asked_for[id(piece)] = piece
                     return piece

@@ -8,7 +8,7 @@ from dataset_client.claim import remove_stale
 from dataset_client.errors import CacheError, NotCachedError
 from dataset_client.eviction import Entry, choose
 from dataset_client.manifest import content_fault, find_faults, recorded_members, sidecar_of
-from dataset_client.room import datasets, evict, holdings, time_of
+from dataset_client.room import datasets, evict, holdings, is_evicted, time_of
 from dataset_client.shards import remove_old
 from dataset_client.uses import forget_absent
 
@@ -75,4 +75,4 @@ def collect(cache: Cache, limit: int | None = None, *, dry_run: bool = False) ->
     remove_stale(cache.downloads, cache.scratch)
     remove_old(cache.shards, cache.scratch, time_of(cache))
     forget_absent(cache.root, time_of(cache))
-    return [entry for entry in chosen if evict(cache, entry)]
+    return [entry for entry in chosen if is_evicted(cache, entry)]

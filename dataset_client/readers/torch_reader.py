@@ -73,7 +73,7 @@ class TorchBatches(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # to
         """Read ``epoch`` next; from its beginning, unless it is the one that a loaded state is in.
 
         Call it before each epoch, also where workers persist: without it, all have the order of the first, save with
-        a `TorchLoader`.
+        a `TorchLoader`, which is told itself.
         """
         if require_count("epoch", epoch, least=0) != self.epoch:
             self.go_to(Position(epoch))
@@ -132,13 +132,15 @@ class TorchLoader(DataLoader[dict[str, Any]]):  # type: ignore[misc]  # torch is
         return self._batches.steps_from(self._chosen or self._batches.position)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self._go_to(self._chosen or self._batches.position)
+        start = self._chosen or self._batches.position
+        self._go_to(start)
         this = self._under_way = object()
         for batch in super().__iter__():
             self._given += self._under_way is this
             yield batch
         if self._under_way is this:
-            self._go_to(self._chosen or Position(self._batches.epoch + 1))
+            told = self._batches.position  # to them, not to us
+            self._go_to(self._chosen or (Position(start.epoch + 1) if told == start else told))
 
     @property
     def epoch(self) -> int:

@@ -14,7 +14,7 @@ from client_cache import put
 from client_server import Topic
 
 from dataset_client import claim, errors, room, sealed, shards, upkeep
-from dataset_client.cache import Cache
+from dataset_client.cache import Cache, CachedDataset, read_note, revision_of
 from dataset_client.claim import try_claim
 from dataset_client.concurrency import StoppedError
 from dataset_client.manifest import Member, sidecar_of
@@ -246,6 +246,40 @@ def test_a_dataset_that_cannot_be_removed_stays_one(cache, monkeypatch):
         upkeep.remove(cache, path)
     assert cache.paths() == [path]
     assert list(cache.scratch.iterdir()) == []
+
+
+def test_others_go_in_the_place_of_what_cannot_be_removed(cache, monkeypatch):
+    first, second, third = (put(cache, name, 100, 1000.0 + number) for number, name in enumerate("abc"))
+    move = room.move
+
+    def refuse(source, target):
+        if source == first:
+            raise PermissionError(13, "Permission denied")
+        move(source, target)
+
+    monkeypatch.setattr(room, "move", refuse)
+    room.make_room(cache, 100, 100, 300)
+    assert cache.paths() == [first, third]
+    assert [entry.path for entry in upkeep.collect(cache, 0)] == [third]
+    assert cache.paths() == [first]
+    with pytest.raises(errors.CacheError) as caught:
+        room.make_room(cache, 100, 100, 100)
+    assert caught.value.code == "cache_limit"
+    assert not second.exists()
+
+
+def test_who_has_left_when_it_is_found_has_nothing_open(cache, monkeypatch):
+    path, stop = put(cache, "a", 100, 1000.0), threading.Event()
+    revision = revision_of(read_note(sidecar_of(path)))
+
+    def find(*_):
+        stop.set()
+        return CachedDataset(revision, path, {})
+
+    monkeypatch.setattr(Cache, "find", find)
+    with pytest.raises(StoppedError):
+        cache.take(revision, stop)
+    assert not is_held(path, time.time())
 
 
 def test_who_fetches_a_dataset_again_keeps_his_mark_while_another_forgets_it(cache):

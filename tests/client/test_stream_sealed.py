@@ -52,22 +52,21 @@ async def test_who_was_taken_for_dead_leaves_a_shard_to_who_took_it(server, topi
     assert not container.exists()
 
 
-@pytest.mark.parametrize("how", ["is closed", "fails"])
-def test_shards_of_a_stream_are_in_use_until_it_ends(server, topic, request_, settings, reporter, shard, how):
+@pytest.mark.parametrize("how", ["is made", "fails"])
+def test_shards_of_a_stream_are_in_use_until_it_is_closed(server, topic, request_, settings, reporter, shard, how):
     topic.on_ask = [("state", {"state": "building"}), ("shard", asdict(shard))]
     path = settings.cache_dir / "shards" / shard.sha256
     stream = streaming.start(request_, settings, reporter)
     assert next(stream._arriving("train")) == path
     assert is_held(path, time.time())
-    if how == "is closed":
-        stream.close()
-    else:
+    if how == "fails":
         server.emit(request_.topic_id, "failed", {"message": "it died"})
-    with pytest.raises(DatasetClientError):
-        stream.dataset(20)
+        with pytest.raises(DatasetClientError, match="it died"):
+            stream.dataset(20)
+    assert is_held(path, time.time()), "somebody may read it yet"
+    stream.close()
     assert not is_held(path, time.time())
     assert path.exists()
-    stream.close()
 
 
 async def test_of_two_who_want_a_shard_one_is_cancelled_and_the_other_has_it_open(server, settings, shard):

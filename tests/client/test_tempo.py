@@ -1,6 +1,6 @@
 """How many connections there are, and what each asks for."""
 
-from dataset_client.tempo import Tempo, portion
+from dataset_client.tempo import Tempo, first_connections, portion
 
 MEGA = 1 << 20
 
@@ -15,19 +15,36 @@ def run_at(tempo, rates):
 
 
 def test_requests_grow_and_all_ask_for_less_towards_the_end():
-    assert portion(0, 0, 1000 * MEGA, 2) == MEGA // 4, "of a new one nothing is known"
-    assert portion(MEGA // 4, 100 * MEGA, 1000 * MEGA, 2) == 2 * MEGA, "not more than eight times as much at once"
-    assert portion(500 * MEGA, 100 * MEGA, 300 * MEGA, 2) == 75 * MEGA, "so that both end together"
-    assert portion(500 * MEGA, 8 * MEGA, 1, 2) == 2 * MEGA, "a quarter of a second at least"
+    assert portion(0, 0, 1000 * MEGA, 2, is_settled=True) == MEGA // 4, "of a new one nothing is known"
+    assert portion(MEGA // 4, 100 * MEGA, 1000 * MEGA, 2, is_settled=True) == 2 * MEGA, (
+        "not more than eight times as much at once"
+    )
+    assert portion(500 * MEGA, 100 * MEGA, 300 * MEGA, 2, is_settled=True) == 75 * MEGA, "so that both end together"
+    assert portion(500 * MEGA, 8 * MEGA, 1, 2, is_settled=True) == 2 * MEGA, "a quarter of a second at least"
 
 
 def test_who_is_alone_asks_for_all_there_is():
-    assert portion(500 * MEGA, 100 * MEGA, 300 * MEGA, 1) == 300 * MEGA
+    assert portion(500 * MEGA, 100 * MEGA, 300 * MEGA, 1, is_settled=True) == 300 * MEGA
+
+
+def test_where_more_are_to_be_tried_nobody_asks_for_all():
+    assert portion(50 * MEGA, 100 * MEGA, 300 * MEGA, 1, is_settled=False) == 100 * MEGA
+    tempo = Tempo(16)
+    settled = []
+    for rate in [9, 100, 9, 101, *[100] * 9]:
+        settled.append(tempo.is_settled)
+        tempo.measured(rate)
+    assert settled == [False] * 4 + [True] * 9
+    assert not tempo.is_settled
+
+
+def test_what_is_near_has_two_at_first():
+    assert [first_connections(seconds) for seconds in (0.001, 0.05, None)] == [2, 1, 1]
 
 
 def test_slow_connections_ask_for_little():
-    assert portion(MEGA, MEGA // 8, 1000 * MEGA, 16) == MEGA
-    assert portion(MEGA, 100, 1000 * MEGA, 16) == MEGA // 4, "a request has to be worth it"
+    assert portion(MEGA, MEGA // 8, 1000 * MEGA, 16, is_settled=True) == MEGA
+    assert portion(MEGA, 100, 1000 * MEGA, 16, is_settled=True) == MEGA // 4, "a request has to be worth it"
 
 
 def test_connections_are_added_while_that_is_faster():

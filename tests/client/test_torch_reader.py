@@ -224,6 +224,14 @@ def test_a_place_chosen_meanwhile_is_the_next_and_what_is_read_goes_on(dataset, 
     assert (loader.state_dict()["epoch"], loader.state_dict()["consumed"]) == (5, len(first["key"]))
 
 
+def test_a_place_that_is_told_to_the_batches_meanwhile_is_the_next_too(dataset):
+    batches = open_batches(dataset)
+    loader = batches.loader()
+    for _ in loader:
+        batches.set_epoch(7)
+    assert loader.epoch == 7
+
+
 def test_a_state_of_the_same_epoch_may_be_loaded_meanwhile(dataset, order):
     loader = open_batches(dataset).loader()
     states = []
