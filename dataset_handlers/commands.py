@@ -21,6 +21,7 @@ again. When every shard of the plan is sealed it writes the metadata and says ``
     {"event": "error", "code", "message", "faults"?}       the last line of a run that failed; exit status 1
 """
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -104,6 +105,7 @@ def describe(request: Mapping[str, Any], emit: Emit) -> None:
 
 def plan(request: Mapping[str, Any], emit: Emit) -> None:
     """Decide what goes where; nothing of the dataset itself is written."""
+    gc.set_threshold(50_000)  # lists of a hundred thousand samples stay: looking through them for garbage is in vain
     handler, work = _open(request)
     work.create()
     if isinstance(handler, SampleHandler):

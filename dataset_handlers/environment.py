@@ -13,7 +13,8 @@ def describe_environment() -> dict[str, Any]:
     The instruction-set level is not listed: with the libraries of this version the bytes do not depend on it, which
     a test holds them to.
     """
-    packages = {item.metadata["Name"].lower().replace("_", "-"): item.version for item in distributions()}
+    read = (item.metadata for item in distributions())  # once for each: that takes a millisecond
+    packages = {metadata["Name"].lower().replace("_", "-"): metadata["Version"] for metadata in read}
     return {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "zlib": zlib.ZLIB_RUNTIME_VERSION,  # packs the masks

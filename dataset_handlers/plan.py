@@ -29,6 +29,7 @@ PLAN_FORMAT = 1
 #: are built by several workers too.
 _MIN_SHARDS = 8
 _MIN_EXAMPLES = 16
+_NUMBERS = (float, int)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def _is_text_throughout(value: Any) -> bool:
         return is_text(value)
     if isinstance(value, Mapping):
         return all(is_text(key) and _is_text_throughout(item) for key, item in value.items())
-    return not isinstance(value, list) or all(_is_text_throughout(item) for item in value)
+    if isinstance(value, list):  # of numbers mostly, the points of polygons
+        return all(_is_text_throughout(item) for item in value if not isinstance(item, _NUMBERS))
+    return True
 
 
 def _as_text(string: str) -> str:
