@@ -111,12 +111,12 @@ class Http:
         """GET a dataset's manifest: while it is being made, what is known of it so far. Raises as `ask` does."""
         return self._json("GET", self.settings.url(f"datasets/{dataset_id}/manifest"))
 
-    def get_events(self, after: Mapping[str, int]) -> list[Event]:
-        """GET the messages on topics, each after a number; the server waits a while for the first event.
+    def get_events(self, after: Mapping[str, int], *, waits: bool) -> list[Event]:
+        """GET the messages on topics, each after a number; the server ``waits`` a while for the first event, or not.
 
         Raises as `ask` does.
         """
-        url = self.settings.events_url(after, wait_s=_WAIT_S)
+        url = self.settings.events_url(after, wait_s=_WAIT_S if waits else 0)
         messages = self._json("GET", url).get("messages")
         try:
             return [Event.from_message(message) for message in messages or ()]

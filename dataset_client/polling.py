@@ -27,12 +27,12 @@ async def ask_again(after: Mapping[str, int], settings: Settings) -> AsyncIterat
     meantime the server may have become another one, without a question that failed.
     """
 
-    async def messages(http: Http) -> AsyncGenerator[Event]:
+    async def messages() -> AsyncGenerator[Event]:
         last, anchors, quiet, is_replay = dict(after), dict(after), 0, True
         clock = asyncio.get_running_loop().time
         while True:
             began, has_news = clock(), False
-            for message in await in_abandonable_thread(http.get_events, anchors if is_replay else last):
+            for message in await in_abandonable_thread(ask, anchors if is_replay else last, not is_replay):
                 topic_id = message.topic_id
                 if message.kind == SUBSCRIBED:
                     # Said in each answer: it counts before a replay, and when the server has lost what it had said.
@@ -52,8 +52,11 @@ async def ask_again(after: Mapping[str, int], settings: Settings) -> AsyncIterat
                 quiet += 1
                 await asyncio.sleep(_PACE.delay(quiet, jitter=random_jitter()))
 
+    def ask(after: Mapping[str, int], waits: bool) -> list[Event]:
+        return http.get_events(after, waits=waits)  # who follows a topic asks for its dataset after the first answer
+
     with Http(settings) as http:
-        async with contextlib.aclosing(messages(http)) as stream:
+        async with contextlib.aclosing(messages()) as stream:
             yield stream
 
 

@@ -48,6 +48,7 @@ async def test_a_request_is_polled_where_sockets_are_blocked(blocked, block, tmp
     )
     assert dataset.path.is_dir()
     assert len(blocked.sockets) == 1
+    assert blocked.waits[:2] == [0, 25], "the dataset is asked for after the first answer"
     said = capsys.readouterr().err
     assert said.count("WebSockets do not get through") == 1
     assert "dataset-client: building\n" in said

@@ -42,7 +42,7 @@ class TopicsServer:
         self.topics: dict[str, Known] = {}
         self.block = None
         self.refusals, self.drops, self.stale_offers = [], [], []
-        self.sockets, self.posts, self.looks = [], [], []
+        self.sockets, self.posts, self.looks, self.waits = [], [], [], []
         self.changed = asyncio.Condition()
 
     @contextlib.asynccontextmanager
@@ -107,6 +107,7 @@ class TopicsServer:
         """Never waits, so that tests need not."""
         pairs = [pair for pair in request.query.items() if pair[0] != "wait"]
         after = {topic: int(number) for (_, topic), (_, number) in zip(pairs[::2], pairs[1::2], strict=True)}
+        self.waits.append(int(request.query["wait"]))
         await self._note(self.looks, after)
         if self.refusals and (refusal := self.refusals.pop(0)):
             return refusal
