@@ -72,7 +72,8 @@ class Transfer:
         self._on_file = on_file
         self._changed = threading.Condition()
         self._telling = threading.Lock()
-        self._tempo = Tempo(pace.connections, pace.begin or first_connections(source.answered_within_s))
+        begin = pace.begin or first_connections(source.answered_within_s)
+        self._tempo = Tempo(pace.connections, min(begin, pace.connections))
         self._tries = CommonRetries(settings.retry)
         self._pieces = deque[Piece]()
         self._to_resume = deque[WorkFile]()

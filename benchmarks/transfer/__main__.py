@@ -56,8 +56,8 @@ PARTS = {
     ),
     "faults": Part(
         "One fault in a hundred",
-        lambda folder: faults.run(folder, 64, 1),
-        lambda folder: faults.run(folder, 1000, 5),
+        lambda folder: faults.run(folder, 64, 1, 0.2),
+        lambda folder: faults.run(folder, 1000, 5, 0.01),
         faults.report,
         lambda: _programs("nginx"),
     ),
