@@ -32,8 +32,8 @@ def report(found: dict) -> list[str]:
     """The table."""
     share = f"{found['share']:.0%}"
     told = (
-        f"An archive of {found['bytes'] / 1e6:.0f} MB from nginx through a proxy: in {share} of the blocks of 1 MB a bit "
-        f"is flipped or the body cut, and {share} of the requests are refused with 500, 502 or 503, at random. "
+        f"An archive of {found['bytes'] / 1e6:.0f} MB from nginx through a proxy: in {share} of the blocks of 1 MB a "
+        f"bit is flipped or the body cut, and {share} of the requests are refused with 500, 502 or 503, at random. "
         "Afterwards every file is compared with the server's own archive: no wrong byte in any run."
     )
     lines = [told, "", "| seed | requests | flipped | cut | refused | bytes beyond the archive's (aim: 2 % at most) |"]
