@@ -12,6 +12,7 @@ import urllib3
 
 from dataset_client.answers import Answer, read_answer
 from dataset_client.errors import MissingDependencyError, ProtocolError, ServerAwayError, ServerUnreachableError
+from dataset_client.line import RoundTrip, round_trip
 from dataset_client.problems import error_from_response
 from dataset_client.protocol import Event
 from dataset_client.request import DatasetRequest
@@ -74,6 +75,11 @@ class Body:
             if plain.isclosed():
                 raw.release_conn()
             return count
+
+    def round_trip(self) -> RoundTrip | None:
+        """How long the line under it takes, where that is known. From any thread."""
+        connection = self._response.raw._connection  # not there once the end has come
+        return round_trip(connection.sock) if connection is not None and connection.sock is not None else None
 
     def interrupt(self) -> None:
         """End the `read` that waits for more. What it and later ones return is not to be believed: under TLS it may

@@ -1,6 +1,9 @@
 """How many connections a transfer uses at a time, and how much each asks for at once. Pure."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from dataset_client.line import RoundTrip
 
 #: Bytes that are worth a request, whatever the network; a new connection begins with so many.
 _LEAST = 1 << 18
@@ -14,6 +17,16 @@ _SHORT_S, _TRIAL_S, _LONG_S = 0.25, 1.0, 8.0
 _NEAR_S = 0.02
 #: Windows until more connections are tried again: after they were in vain for the first time, and after an error.
 _PAUSE, _PAUSE_AFTER_ERROR = 10, 4
+#: A line is full where bytes wait in its queues for longer than this share of the shortest round trip.
+_QUEUE = 0.2
+
+
+def is_full(trips: Collection[RoundTrip]) -> bool:
+    """Whether the line is full that connections with these round trips share, as far as that is known: more of them
+    would wait in the same queue, and make it overflow. What is near is not asked for that.
+    """
+    least = min((trip.least for trip in trips), default=0.0)
+    return least > _NEAR_S and min(trip.now for trip in trips) > (1 + _QUEUE) * least
 
 
 def first_connections(answer_s: float | None) -> int:
@@ -24,13 +37,13 @@ def first_connections(answer_s: float | None) -> int:
 def portion(before: int, rate: float, left: int, connections: int, *, is_settled: bool) -> int:
     """How many bytes a connection should ask for next that has just brought ``before`` bytes at ``rate`` bytes a
     second, 0 if it is a new one, when ``left`` bytes are to come by so many ``connections``, of which it
-    ``is_settled`` that more are of no use for now.
+    ``is_settled`` that more are of no use for now. The first one, if alone, asks for all.
 
     Few long requests: after each one a connection is idle for a round trip, and then sends all at once what it had
     slowly found out to be bearable, which is often more than the queues on the way hold.
     """
     if not before:
-        return _LEAST
+        return left if connections == 1 else _LEAST
     share = left / connections / (1 if connections == 1 else 2)
     size = min(max(share, rate * _SHORT_S), rate * (_LONG_S if is_settled else _TRIAL_S), before * _GROWTH)
     return max(1, round(size / _LEAST)) * _LEAST
@@ -41,8 +54,8 @@ class Tempo:
     """How many connections to use at a time: more as long as that is faster, fewer when the server or the network
     does not bear them. New connections need a while until they are as fast as they can be, which is not measured.
 
-    More that were in vain have cost something, where one alone fills the line: they are tried again after a while,
-    which doubles each time.
+    More that were in vain have cost something: they are tried again after a while, which doubles each time; and not
+    on a line that is full.
     """
 
     limit: int
@@ -57,13 +70,15 @@ class Tempo:
         """Whether no other number is being tried, or about to be."""
         return self._hold > 1
 
-    def measured(self, rate: float) -> None:
-        """A while went by at ``rate`` bytes a second with all connections in use."""
+    def measured(self, rate: float, *, is_full: bool = False) -> None:
+        """A while went by at ``rate`` bytes a second with all connections in use; whether the line `is_full`."""
         if self._hold:
             self._hold -= 1
         elif self._before and rate < 1.15 * self._rate:  # the last step up was in vain
             self.connections, self._before, self._hold = self._before, 0, self._pause
             self._pause *= 2
+        elif is_full:
+            self._before, self._hold = 0, _PAUSE
         else:
             self._rate, self._before = rate, self.connections
             self.connections = min(2 * self.connections, self.limit)

@@ -22,7 +22,7 @@ from dataset_client.http import Body, Http
 from dataset_client.plan import Piece, cut
 from dataset_client.settings import Settings
 from dataset_client.source import Source
-from dataset_client.tempo import Tempo, first_connections, portion
+from dataset_client.tempo import Tempo, first_connections, is_full, portion
 from dataset_client.workfile import WorkFile
 
 #: How often wrong bytes of one file are fetched again before all of it is, and how often the same ones: a line that
@@ -32,6 +32,11 @@ _MENDINGS, _SAME_MENDINGS = 8, 2
 _CHOICE = 64
 #: Seconds between two looks at how fast it goes.
 _WINDOW_S = 0.5
+#: Bytes that a new connection reads at once, and the seconds that a read shall take: until then nobody hears of them.
+_FIRST_READ, _READ_S = 1 << 16, (0.05, 0.2)
+#: How many such reads a request must lack at least for half of what it lacks to be taken over: a dropped connection is
+#: worth something, too.
+_WORTH_TAKING = 16
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,24 @@ class Pace:
     block: int = 1 << 20
     connections: int = 16
     begin: int | None = None
+
+
+@dataclass(eq=False)
+class _Asked:
+    """A piece whose bytes were asked for, and have come up to ``position``, ``read`` at once. Others may take its end
+    over.
+    """
+
+    piece: Piece
+    position: int
+    read: int
+
+    def took(self, seconds: float, most: int) -> None:
+        """A read took so long: the next one shall take neither long nor next to no time."""
+        if seconds < _READ_S[0]:
+            self.read = min(2 * self.read, most)
+        elif seconds > _READ_S[1]:
+            self.read = max(self.read // 2, 1)
 
 
 class Transfer:
@@ -85,7 +108,7 @@ class Transfer:
         self._failure: BaseException | None = None
         self._is_over = False
         self._workers = self._busy = 0
-        self._asked_for: dict[int, Piece] = {}
+        self._asked = set[_Asked]()
         self._bodies = set[Body]()
 
     def run(self, pieces: Iterable[Piece]) -> None:
@@ -105,8 +128,9 @@ class Transfer:
                 self._changed.wait(_WINDOW_S)
                 now = time.monotonic()
                 if now - measured >= _WINDOW_S:
-                    if len(self._bodies) >= self._tempo.connections:
-                        self._tempo.measured((self._here - before) / (now - measured))
+                    if len(self._asked) >= self._tempo.connections:
+                        trips = [trip for body in self._bodies if (trip := body.round_trip())]
+                        self._tempo.measured((self._here - before) / (now - measured), is_full=is_full(trips))
                     measured, before = now, self._here
             self._is_over = True
             self._changed.notify_all()
@@ -127,7 +151,9 @@ class Transfer:
             self._changed.notify_all()
 
     def _start_workers(self) -> None:
-        tasks = len(self._pieces) + len(self._to_resume) + len(self._asked_for)
+        if not self._pieces and len(self._asked) < self._tempo.connections:
+            self._take_over()
+        tasks = len(self._pieces) + len(self._to_resume) + len(self._asked)
         while self._workers < min(self._tempo.connections, max(tasks, 1)):
             try:
                 threading.Thread(target=self._work, name="dataset-client-transfer", daemon=True).start()
@@ -151,16 +177,17 @@ class Transfer:
         rate = 0.0
         while (task := self._next(last, rate)) is not None:
             began, last = time.monotonic(), None
+            if isinstance(task, WorkFile):
+                self._resume(task)
+                continue
             try:
-                if isinstance(task, WorkFile):
-                    self._resume(task)
-                elif self._fetch(http, task, block):
-                    last, rate = task, (task.stop - task.start) / (time.monotonic() - began)
+                if self._fetch(http, task, block):
+                    last, rate = task.piece, (task.piece.stop - task.piece.start) / (time.monotonic() - began)
             finally:
                 with self._changed:
-                    self._asked_for.pop(id(task), None)
+                    self._asked.discard(task)
 
-    def _next(self, last: Piece | None, rate: float) -> WorkFile | Piece | None:
+    def _next(self, last: Piece | None, rate: float) -> WorkFile | _Asked | None:
         """What to do next, waiting for it if need be, for a worker that has done ``last`` and brings ``rate`` bytes a
         second; None if this worker is one too many, or all is done.
         """
@@ -175,17 +202,31 @@ class Transfer:
                     left, tempo = self._total - self._here, self._tempo
                     size = portion(before, rate, left, tempo.connections, is_settled=tempo.is_settled)
                     piece = self._choose(last, size)
-                    self._asked_for[id(piece)] = piece
-                    return piece
+                    asked = _Asked(piece, piece.start, min(_FIRST_READ, self._pace.block))
+                    self._asked.add(asked)
+                    return asked
                 self._changed.wait(pause if self._pieces else None)
             self._workers -= 1
             return None
+
+    def _take_over(self) -> None:
+        """Have half of what is to come of the longest request asked for anew, by others. Who made it drops its
+        connection there.
+        """
+        asked = max(self._asked, key=lambda asked: asked.piece.stop - asked.position, default=None)
+        if asked is None or (left := asked.piece.stop - asked.position) < _WORTH_TAKING * asked.read:
+            return
+        border = asked.piece.stop - left // 2
+        if rest := asked.piece.rest(border):
+            asked.piece = asked.piece.head(border)
+            self._pieces.append(rest)
+            self._changed.notify_all()
 
     def _choose(self, last: Piece | None, size: int) -> Piece:
         """About ``size`` bytes of the piece that follows the worker's last one, or of the first one of a file that
         nobody is at, if such are near: files are hashed in their order, each by one thread at a time.
         """
-        taken = {piece.targets[0].file for piece in self._asked_for.values()}
+        taken = {asked.piece.targets[0].file for asked in self._asked}
         chosen = None
         for index, piece in enumerate(islice(self._pieces, _CHOICE)):
             if last is not None and piece.start == last.stop:
@@ -209,32 +250,38 @@ class Transfer:
         finally:
             self._leave(None)
 
-    def _fetch(self, http: Http, piece: Piece, block: memoryview) -> bool:
+    def _fetch(self, http: Http, asked: _Asked, block: memoryview) -> bool:
         """Fetch a piece; what is left of it when that fails in a way that may pass waits for its next try. Whether all
         of it came.
         """
-        position, began = piece.start, time.monotonic()
+        began = time.monotonic()
         try:
-            with self._source.get(http, piece.start, piece.stop) as body:
+            with self._source.get(http, asked.piece.start, asked.piece.stop) as body:
                 if not self._enter(body):
                     return False
                 try:
-                    while position < piece.stop:
-                        count = body.readinto(block[: min(len(block), piece.stop - position)])
-                        if self._failure is not None or not count:
-                            break
-                        self.store(piece, position, block[:count])
-                        position += count
+                    self._read(body, asked, block)
                 finally:
                     self._leave(body)
-            if position < piece.stop:
+            if asked.position < asked.piece.stop:
                 raise ServerUnreachableError(f"{self._source.url} ended in the middle of an answer", transient=True)
         except DatasetClientError as error:
             if not error.transient:
                 raise
-            self._again(piece.rest(position), error, began)
+            self._again(asked, error, began)
             return False
         return True
+
+    def _read(self, body: Body, asked: _Asked, block: memoryview) -> None:
+        while asked.position < asked.piece.stop:
+            began = time.monotonic()
+            count = body.readinto(block[: min(asked.read, asked.piece.stop - asked.position)])
+            if self._failure is not None or not count:
+                return
+            asked.took(time.monotonic() - began, len(block))
+            self.store(asked.piece, asked.position, block[:count])
+            with self._changed:
+                asked.position += count
 
     def store(self, piece: Piece, position: int, block: memoryview) -> None:
         """Write a block of the archive, which begins at ``position``, to the files that it is of."""
@@ -276,10 +323,11 @@ class Transfer:
             self._to_resume.append(file)  # hashed from its start while the rest comes
             self._changed.notify_all()
 
-    def _again(self, rest: Piece | None, error: DatasetClientError, began: float) -> None:
+    def _again(self, asked: _Asked, error: DatasetClientError, began: float) -> None:
         """Have the rest of a piece tried again; raises ``error`` if that is pointless."""
         with self._changed:
-            if rest is not None:
+            self._asked.discard(asked)
+            if rest := asked.piece.rest(asked.position):
                 self._pieces.appendleft(rest)
             if isinstance(error, ServerBusyError):
                 self._tempo.refused()

@@ -2,16 +2,16 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 import trustme
 from aiohttp import web
-from client_archives import TestArchive, make_archive, make_files, record, zip_files
+from client_archives import make_archive, make_bulk, make_files, record
 from client_server import (
     DatasetServer,
     answer_with,
@@ -20,13 +20,14 @@ from client_server import (
     cut_in_headers,
     everything,
     flipped,
+    paced,
     part_of,
     problem,
     stall,
     wrong_at,
 )
 
-from dataset_client import Dataset, errors, fetching
+from dataset_client import Dataset, errors, fetching, transfer
 from dataset_client.concurrency import StoppedError
 from dataset_client.contents import Wanted
 from dataset_client.http import Http
@@ -467,31 +468,9 @@ def test_only_strong_tags_are_asked_with_again(tag, kept):
     assert check_answer(SOURCE, 206, {"Content-Range": "bytes 10-99/100", "ETag": tag}, 10) == kept
 
 
-def make_bulk(size=16 << 20, shards=8):
-    """An archive of much noise: ``size`` bytes in so many shards of records of 16 KiB."""
-    dataset_id, files = make_files(splits={"train": shards}, shard_size=1, lists_files=False)
-    names = [name for name in files if ".tfrecord" in name]
-    for name in names:
-        files[name] = b"".join(record(os.urandom(16384)) for _ in range(size // shards // 16400))
-    return dataset_id, rewritten(files)
-
-
-def rewritten(files):
-    """Files whose manifest says of the shards what they are now."""
-    import hashlib
-    import json
-
-    manifest = json.loads(files["manifest.json"])
-    for shard in manifest["shards"]:
-        data = files[shard["file"]]
-        shard |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return {**files, "manifest.json": json.dumps(manifest).encode()}
-
-
 async def test_one_fault_in_a_hundred_costs_less_than_two_in_a_hundred(server, ready, get):
     """Flipped bytes, cut bodies and refusals: at most 2 % extra bytes, and no wrong one."""
-    dataset_id, files = make_bulk()
-    archive = ready.archive = TestArchive(dataset_id, zip_files(files.items()))
+    archive = ready.archive = make_bulk(16 << 20, 8)
     faults = [flipped(0.3, 0x40), cut(20_000), answer_with(500), flipped(0.8), cut(50_000), answer_with(503)]
     answers = [usual] * 1000
     for index, fault in enumerate(faults * 2):
@@ -503,6 +482,23 @@ async def test_one_fault_in_a_hundred_costs_less_than_two_in_a_hundred(server, r
     extra = server.sent - len(archive.data)
     print(f"{len(faults * 2)} faults in {asked_for} requests: {extra} of {len(archive.data)} bytes more")
     assert extra < 0.02 * len(archive.data)
+
+
+async def test_who_comes_later_takes_half_of_what_one_has_asked_for(server, ready, get, monkeypatch):
+    archive = ready.archive = make_bulk(2 << 20, 1)
+    rate = 400_000
+    server.archive_script.extend([usual, *[paced(rate)] * 100])
+    settings = {"_WINDOW_S": 0.1, "_FIRST_READ": 4096}
+    for name, value in settings.items():
+        monkeypatch.setattr(transfer, name, value)
+    began = time.monotonic()
+    await get(Pace(begin=1))
+    took = time.monotonic() - began
+    _, first, second, *_ = asked(server)
+    assert first[1] - first[0] > 0.9 * len(archive.data), "who is alone asks for all"
+    assert second[0] > 0.4 * len(archive.data), "and goes on while somebody else begins in the middle"
+    assert took < 0.8 * len(archive.data) / rate
+    assert server.sent < 1.05 * len(archive.data), "the first one stopped where the second one had begun"
 
 
 def test_a_certificate_that_does_not_hold_is_not_waited_for(settings, request_):

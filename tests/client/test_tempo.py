@@ -1,6 +1,12 @@
 """How many connections there are, and what each asks for."""
 
-from dataset_client.tempo import Tempo, first_connections, portion
+import socket
+import sys
+
+import pytest
+
+from dataset_client.line import RoundTrip, round_trip
+from dataset_client.tempo import Tempo, first_connections, is_full, portion
 
 MEGA = 1 << 20
 
@@ -24,6 +30,7 @@ def test_requests_grow_and_all_ask_for_less_towards_the_end():
 
 
 def test_who_is_alone_asks_for_all_there_is():
+    assert portion(0, 0, 300 * MEGA, 1, is_settled=False) == 300 * MEGA
     assert portion(500 * MEGA, 100 * MEGA, 300 * MEGA, 1, is_settled=True) == 300 * MEGA
 
 
@@ -57,6 +64,49 @@ def test_more_are_tried_again_later_and_later():
     first, later = [9, 100, 9, 101], [*[100] * 10, 100, 9, 101]
     found = run_at(Tempo(16), [*first, *later, *[100] * 20, 100])
     assert found == [1, 2, 2, 1, *[1] * 10, 2, 2, 1, *[1] * 20, 2]
+
+
+def test_a_full_line_is_left_to_those_who_fill_it():
+    tempo = Tempo(16)
+    for _ in range(13):
+        tempo.measured(100, is_full=True)
+    assert (tempo.connections, tempo.is_settled) == (1, True)
+    assert run_at(tempo, [100] * 11)[-2:] == [1, 2], "now it is not"
+    tempo.measured(100, is_full=True)
+    tempo.measured(110, is_full=True)
+    assert tempo.connections == 1, "a trial is judged by what it brought"
+
+
+@pytest.mark.parametrize(
+    ("trips", "expected"),
+    [
+        ([(0.05, 0.08)], True),
+        ([(0.05, 0.055)], False),
+        ([(0.05, 0.08), (0.08, 0.09)], True),
+        ([(0.05, 0.08), (0.05, 0.05)], False),
+        ([(0.001, 0.005)], False),
+        ([], False),
+    ],
+    ids=["queue", "none", "the later one was in it from the start", "of one alone", "near", "unknown"],
+)
+def test_a_line_is_full_where_bytes_wait_on_their_way(trips, expected):
+    assert is_full([RoundTrip(*trip) for trip in trips]) is expected
+
+
+def test_the_kernel_tells_how_long_bytes_take():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with socket.create_connection(listening.getsockname()) as one, listening.accept()[0] as other:
+            for _ in range(200):
+                other.sendall(bytes(1 << 16))
+                received = 0
+                while received < 1 << 16:
+                    received += len(one.recv(1 << 16))
+            trip = round_trip(one)
+        assert round_trip(one) is None, "closed"
+    assert sys.platform != "linux" or (trip is not None and 0 < trip.least < 1 and 0 < trip.now < 1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert round_trip(ours) is None, "no TCP"
 
 
 def test_connections_are_given_up_when_they_are_not_borne():

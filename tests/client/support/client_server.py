@@ -272,6 +272,25 @@ def cut(count):
     return respond
 
 
+def paced(rate):
+    """An archive whose body comes at so many bytes a second."""
+
+    async def respond(request, data):
+        response = await begin(request, data, 0)
+        body = part_of(request, data).body
+        step = rate // 50
+        for start in range(0, len(body), step):
+            try:
+                await response.write(body[start : start + step])
+            except ConnectionResetError:  # the client has hung up
+                break
+            response[SENT] += len(body[start : start + step])
+            await asyncio.sleep(0.02)
+        return response
+
+    return respond
+
+
 def stall(count):
     """An archive whose body stands still after ``count`` bytes, or without any, its head included, if that is None."""
 
