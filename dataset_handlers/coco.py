@@ -9,7 +9,6 @@ draws, to the pixel, where no geometry is applied; through a geometry, polygons 
 """
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pydantic import AfterValidator, Field, model_validator
 from .augmentation import Share, SizeOption
 from .config import CategoryNames, FolderName, PhotoConfig
 from .errors import BadSampleError, ConfigRefusedError, RawDataError
+from .files import parse_large_json
 from .labels.shapes import Classes, Polygons, Shape
 from .photo import Photo
 from .plan import Rejected, Sample
@@ -289,7 +289,7 @@ def _index(data: bytes, name: str) -> Any:
 
     coco = COCO()
     try:
-        coco.dataset = json.loads(data)
+        coco.dataset = parse_large_json(data)
         with contextlib.redirect_stdout(None):  # it announces its progress there
             coco.createIndex()
         if not all(key in coco.dataset for key in ("images", "annotations", "categories")):

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic_core import from_json, to_json
+
 from .errors import DiskFullError, is_disk_full
 
 
@@ -43,6 +45,23 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     text = json.dumps(value, sort_keys=True, indent=indent, separators=separators, ensure_ascii=False)
     with atomic_file(path) as file:
         file.write(text.encode() + b"\n")
+
+
+def write_large_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON with its keys in their order, atomically: many times as fast.
+
+    What JSON does not have, such as a tuple or a path, is written as what comes nearest.
+    """
+    with atomic_file(path) as file:
+        file.write(to_json(value, inf_nan_mode="constants") + b"\n")
+
+
+def parse_large_json(data: bytes) -> Any:
+    """What `json.loads` makes of it, more than twice as fast; raises `ValueError`."""
+    try:
+        return from_json(data, cache_strings="keys")
+    except ValueError:
+        return json.loads(data)  # reads other encodings and halves of surrogate pairs, too
 
 
 def read_json(path: Path) -> Any:

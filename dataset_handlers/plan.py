@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import EmptySelectionError, RequestError
-from .files import read_json, write_json
+from .files import read_json, write_json, write_large_json
 from .rng import rank
 
 PLAN_FORMAT = 1
@@ -130,7 +130,10 @@ def load_samples(folder: Path, shard: PlannedShard) -> list[Sample]:
 
 
 def select(found: Iterable[Sample | Rejected], seed: int) -> tuple[list[Sample], list[Rejected]]:
-    """Separate samples from rejected ones, refuse doubled keys and such as are no text, shuffle by hash."""
+    """Separate samples from rejected ones, refuse doubled keys and such as are no text, shuffle by hash.
+
+    Raises `TypeError` for data that is not JSON.
+    """
     samples: dict[str, Sample] = {}
     rejected: list[Rejected] = []
     listed: list[Sample] = []
@@ -161,9 +164,11 @@ def _is_text_throughout(value: Any) -> bool:
         return is_text(value)
     if isinstance(value, Mapping):
         return all(is_text(key) and _is_text_throughout(item) for key, item in value.items())
-    if isinstance(value, list):  # of numbers mostly, the points of polygons
+    if isinstance(value, list | tuple):  # of numbers mostly, the points of polygons
         return all(_is_text_throughout(item) for item in value if not isinstance(item, _NUMBERS))
-    return True
+    if value is None or isinstance(value, _NUMBERS):
+        return True
+    raise TypeError(f"the data of a sample holds {type(value).__name__}, which is not JSON")
 
 
 def _as_text(string: str) -> str:
@@ -304,7 +309,7 @@ def write_samples(
             part = samples[start:end]
             number = len(planned)
             path = samples_file(folder, number)
-            write_json(path, {"recipe": digest, "samples": [[sample.key, sample.data] for sample in part]})
+            write_large_json(path, {"recipe": digest, "samples": [[sample.key, sample.data] for sample in part]})
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             file = f"{dataset}-{split}.tfrecord-{index:05}-of-{len(cuts):05}"
             planned.append(PlannedShard(number, file, split, len(part), sha256))

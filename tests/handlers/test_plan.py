@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -11,6 +12,7 @@ from dataset_handlers.coco import CocoHandler
 from dataset_handlers.commands import _refuse_too_many, build, plan
 from dataset_handlers.duts import DutsHandler
 from dataset_handlers.errors import EmptySelectionError, RequestError, TooManyBadSamplesError
+from dataset_handlers.files import parse_large_json, write_large_json
 from dataset_handlers.plan import Plan, Rejected, Sample, assign_splits, cut_into_shards, select, write_samples
 from dataset_handlers.shards import WorkFolder
 from tests.handlers.third_party import Number
@@ -53,6 +55,43 @@ def test_a_name_that_is_not_utf8_is_rejected_in_words_that_are():
 
 
 fractions = st.lists(st.integers(1, 50), min_size=1, max_size=5)
+
+
+def test_data_that_is_no_json_is_the_handlers_mistake():
+    with pytest.raises(TypeError, match="holds PosixPath, which is not JSON"):
+        select([Sample("a", {"size": [1, 2.5, None, True], "photo": Path("a.jpg")})], seed=0)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON)
+def test_what_is_written_fast_reads_back(tmp_path_factory, value):
+    path = tmp_path_factory.getbasetemp() / "large.json"
+    write_large_json(path, value)
+    assert repr(json.loads(path.read_bytes())) == repr(value) == repr(parse_large_json(path.read_bytes()))
+
+
+@given(JSON, st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]), st.booleans())
+def test_what_is_parsed_fast_is_what_json_makes_of_it(value, encoding, ascii_only):
+    data = json.dumps(value, ensure_ascii=ascii_only).encode(encoding)
+    assert repr(parse_large_json(data)) == repr(json.loads(data))
+
+
+@pytest.mark.parametrize(
+    "data", [b'"\\udc80"', b'{"a": 1, "a": 2}', b"[1e400, -0.0, 1E5]", b"[1,]", b"\xff", b"", b"[" * 9]
+)
+def test_oddities_are_parsed_as_json_does(data):
+    def outcome(parse):
+        try:
+            return repr(parse(data))
+        except ValueError:
+            return "refused"
+
+    assert outcome(parse_large_json) == outcome(json.loads)
 
 
 @given(st.integers(1, 300), fractions, st.integers(0, 5))
