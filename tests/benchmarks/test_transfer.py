@@ -1,6 +1,7 @@
 """The transfer's benchmark runs whole, and its faulty proxy and its emulated link do what they say."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,9 +34,10 @@ def served(tmp_path):
 
 @needs_nginx
 @pytest.mark.parametrize("part", ["loopback", pytest.param("link", marks=needs_link), "faults"])
-def test_a_quick_run_measures(part, tmp_path):
+def test_a_quick_run_measures(part, environments_dir, tmp_path):
     command = [sys.executable, "-m", "benchmarks.transfer", "--quick", "--parts", part, "--results", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True)
+    environment = {**os.environ, "DATASET_SERVER_ENVIRONMENTS_DIR": str(environments_dir)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
     found = json.loads((tmp_path / "transfer.json").read_text())
     assert found[part]["quick"]
     table = (tmp_path / "transfer.md").read_text()

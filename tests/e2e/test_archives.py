@@ -110,15 +110,10 @@ def test_archives_of_real_photos(make_server, real_raw, tmp_path, name, config):
 
 def test_same_bytes_from_any_number_of_workers_and_any_server(make_server, tmp_path):
     """1, 2 and 4 workers, and a server with nothing of its own, not even an environment."""
+    servers = {str(workers): make_server(f"with-{workers}", settings={"workers": workers}) for workers in (1, 2, 4)}
+    servers["fresh"] = make_server("fresh", environments_dir=tmp_path / "environments")
     for name, config in (REQUESTS["coco, augmented"], REQUESTS["composite of duts"]):
-        sums = {
-            workers: make_server(f"{name}-{workers}", settings={"workers": workers}).make(name, config)["archive"][
-                "sha256"
-            ]
-            for workers in (1, 2, 4)
-        }
-        fresh = make_server(f"{name}-fresh", environments_dir=tmp_path / "environments")
-        sums["fresh"] = fresh.make(name, config)["archive"]["sha256"]
+        sums = {which: server.make(name, config)["archive"]["sha256"] for which, server in servers.items()}
         assert len(set(sums.values())) == 1, sums
 
 

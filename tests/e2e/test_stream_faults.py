@@ -14,7 +14,7 @@ import pytest
 
 from dataset_client import errors, request_dataset
 from tests.e2e.stream_support import COUNT, VERSION, Gateway, gated_config, numbers
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, Server, wait_until
 
 EVERY = list(range(COUNT))
 
@@ -28,6 +28,16 @@ def gate(raw_root, tmp_path):
 @pytest.fixture
 def options(plugin_sources):
     return {"handlers": plugin_sources, "settings": {"workers": 2, "retry_limit": 0}}
+
+
+@pytest.fixture(scope="module")
+def server(raw_root, environments_dir, plugin_sources, tmp_path_factory):
+    """For tests that leave it as it is. It lists the latest dataset first."""
+    settings = {"workers": 2, "retry_limit": 0}
+    folder = tmp_path_factory.mktemp("server")
+    running = Server(raw_root, folder, environments_dir, handlers=plugin_sources, settings=settings).start()
+    yield running
+    assert running.stop() == 0
 
 
 def stream_from(url, config, cache):
@@ -51,8 +61,8 @@ def check_cache(cache, whole):
     assert len([*(cache / "datasets").glob("*.json")]) == whole
 
 
-def test_a_build_that_fails_half_way(make_server, options, gate, tmp_path):
-    server, config = make_server(**options), gated_config(gate)
+def test_a_build_that_fails_half_way(server, gate, tmp_path):
+    config = gated_config(gate)
     with stream_from(server.url, config, tmp_path / "cache") as stream:
         examples = stream.as_numpy_iterator("train")
         seen = numbers(few(examples))
@@ -80,8 +90,7 @@ def test_a_build_that_fails_half_way(make_server, options, gate, tmp_path):
     gateway.close()
 
 
-def test_batches_before_a_failure_are_given(make_server, options, gate, tmp_path):
-    server = make_server(**options)
+def test_batches_before_a_failure_are_given(server, gate, tmp_path):
     with stream_from(server.url, gated_config(gate), tmp_path / "cache") as stream:
         batches = stream.batches("train", batch_size=2)
         seen = [number for batch in few(batches, 2) for number in batch["number"].tolist()]
@@ -148,8 +157,7 @@ def test_examples_that_hold_something_else_than_was_said(make_server, options, g
         assert next(stream.as_numpy_iterator("train"))["number"].dtype == "int64"
 
 
-def test_where_parts_are_not_served_all_comes_with_the_archive(make_server, options, gate, tmp_path):
-    server = make_server(**options)
+def test_where_parts_are_not_served_all_comes_with_the_archive(server, gate, tmp_path):
     gateway = Gateway(int(server.url.rpartition(":")[2]), ranges=False)
     with stream_from(gateway.url, gated_config(gate), tmp_path / "cache") as stream:
         assert wait_until(lambda: len(gateway.asked_for("/shards/")) >= 4)
@@ -159,8 +167,8 @@ def test_where_parts_are_not_served_all_comes_with_the_archive(make_server, opti
     gateway.close()
 
 
-def test_several_processes_on_one_cache(make_server, options, gate, tmp_path):
-    server, config = make_server(**options), gated_config(gate, side=128)
+def test_several_processes_on_one_cache(server, gate, tmp_path):
+    config = gated_config(gate, side=128)
     gateway = Gateway(int(server.url.rpartition(":")[2]))
     cache = tmp_path / "cache"
     readers = [begin_reader(gateway.url, config, cache) for _ in range(3)]
@@ -179,8 +187,8 @@ def test_several_processes_on_one_cache(make_server, options, gate, tmp_path):
     gateway.close()
 
 
-def test_a_consumer_that_stops_early(make_server, options, gate, tmp_path):
-    server, config, cache = make_server(**options), gated_config(gate), tmp_path / "cache"
+def test_a_consumer_that_stops_early(server, gate, tmp_path):
+    config, cache = gated_config(gate), tmp_path / "cache"
     with stream_from(server.url, config, cache) as stream:
         for _ in stream.batches("train", batch_size=2, workers=2):
             break
@@ -195,8 +203,8 @@ def test_a_consumer_that_stops_early(make_server, options, gate, tmp_path):
     check_that_the_build_goes_on(server, gate, config, cache)
 
 
-def test_ctrl_c_in_the_middle(make_server, options, gate, tmp_path):
-    server, config, cache = make_server(**options), gated_config(gate), tmp_path / "cache"
+def test_ctrl_c_in_the_middle(server, gate, tmp_path):
+    config, cache = gated_config(gate), tmp_path / "cache"
     reader = begin_reader(server.url, config, cache)
     for _ in range(4):
         reader.stdout.readline()
