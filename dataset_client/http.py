@@ -78,8 +78,7 @@ class Body:
 
     def round_trip(self) -> RoundTrip | None:
         """How long the line under it takes, where that is known. From any thread."""
-        connection = self._response.raw._connection  # not there once the end has come
-        return round_trip(connection.sock) if connection is not None and connection.sock is not None else None
+        return round_trip(getattr(self._response.raw.connection, "sock", None))  # neither is there after the end
 
     def interrupt(self) -> None:
         """End the `read` that waits for more. What it and later ones return is not to be believed: under TLS it may

@@ -32,7 +32,7 @@ _MENDINGS, _SAME_MENDINGS = 8, 2
 _CHOICE = 64
 #: Seconds between two looks at how fast it goes.
 _WINDOW_S = 0.5
-#: Bytes that a new connection reads at once, and the seconds that a read shall take: until then nobody hears of them.
+#: Bytes that are read at once of a new answer, and the seconds that a read shall take: until then nobody hears of them.
 _FIRST_READ, _READ_S = 1 << 16, (0.05, 0.2)
 #: How many such reads a request must lack at least for half of what it lacks to be taken over: a dropped connection is
 #: worth something, too.
@@ -42,8 +42,8 @@ _WORTH_TAKING = 16
 @dataclass(frozen=True)
 class Pace:
     """In which portions an archive is fetched, in bytes: its ``tail``, pieces by one request each of ``piece`` at the
-    most (`portion` of them), read in ``block`` by ``block``; and by how many ``connections`` at the most, ``begin`` at
-    first: by `first_connections` if that is None.
+    most (`portion` of them), no more than ``block`` of them in one read; and by how many ``connections`` at the most,
+    ``begin`` at first: by `first_connections` if that is None.
     """
 
     tail: int = 1 << 16
@@ -62,6 +62,10 @@ class _Asked:
     piece: Piece
     position: int
     read: int
+
+    def reads_left(self) -> float:
+        """How many reads, of about the same time each, it takes to its end."""
+        return (self.piece.stop - self.position) / self.read
 
     def took(self, seconds: float, most: int) -> None:
         """A read took so long: the next one shall take neither long nor next to no time."""
@@ -121,28 +125,34 @@ class Transfer:
         begun = [self._files[name] for name in sorted(self._unverified)]
         self._to_resume.extend(file for file in begun if file.arrived() or not file.missing())
         self._tries.budget = 64 + 4 * ((self._total - self._here) >> 26)  # 4 more for each 64 MiB that are missing
-        measured, before = time.monotonic(), self._here
         with self._changed:
-            while self._unverified and self._failure is None:
-                self._start_workers()
-                self._changed.wait(_WINDOW_S)
-                now = time.monotonic()
-                if now - measured >= _WINDOW_S:
-                    if len(self._asked) >= self._tempo.connections:
-                        trips = [trip for body in self._bodies if (trip := body.round_trip())]
-                        self._tempo.measured((self._here - before) / (now - measured), is_full=is_full(trips))
-                    measured, before = now, self._here
-            self._is_over = True
-            self._changed.notify_all()
-            while self._busy:  # who still waits for an answer will find that nobody wants it
-                for body in self._bodies:
-                    body.interrupt()
-                self._changed.wait(_WINDOW_S)
+            try:
+                self._wait()
+            finally:
+                self._is_over = True
+                self._changed.notify_all()
+                while self._busy:  # who still waits for an answer will find that nobody wants it
+                    for body in self._bodies:
+                        body.interrupt()
+                    self._changed.wait(_WINDOW_S)
         for file in self._files.values():
             file.close()
         if self._failure is not None:
             raise self._failure
         self._on_bytes(self._here)
+
+    def _wait(self) -> None:
+        """Until all is here, or cannot be had; meanwhile, as many connections as that is fastest with."""
+        measured, before = time.monotonic(), self._here
+        while self._unverified and self._failure is None:
+            self._start_workers()
+            self._changed.wait(_WINDOW_S)
+            now = time.monotonic()
+            if now - measured >= _WINDOW_S:
+                if self._here > before and len(self._asked) >= self._tempo.connections:
+                    trips = [trip for body in self._bodies if (trip := body.round_trip())]
+                    self._tempo.measured((self._here - before) / (now - measured), is_full=is_full(trips))
+                measured, before = now, self._here
 
     def fail(self, error: BaseException) -> None:
         """End `run` with ``error``, if it has not ended by itself."""
@@ -151,7 +161,8 @@ class Transfer:
             self._changed.notify_all()
 
     def _start_workers(self) -> None:
-        if not self._pieces and len(self._asked) < self._tempo.connections:
+        resuming = self._busy - len(self._bodies) + len(self._to_resume)
+        if not self._pieces and len(self._asked) + resuming < self._tempo.connections:
             self._take_over()
         tasks = len(self._pieces) + len(self._to_resume) + len(self._asked)
         while self._workers < min(self._tempo.connections, max(tasks, 1)):
@@ -160,6 +171,7 @@ class Transfer:
             except RuntimeError as error:  # the process may have no more threads: those that there are will do
                 if not self._workers:
                     self._failure = self._failure or error
+                self._tempo.bears_only(self._workers)
                 return
             self._workers += 1
 
@@ -186,6 +198,7 @@ class Transfer:
             finally:
                 with self._changed:
                     self._asked.discard(task)
+                    self._changed.notify_all()
 
     def _next(self, last: Piece | None, rate: float) -> WorkFile | _Asked | None:
         """What to do next, waiting for it if need be, for a worker that has done ``last`` and brings ``rate`` bytes a
@@ -210,13 +223,16 @@ class Transfer:
             return None
 
     def _take_over(self) -> None:
-        """Have half of what is to come of the longest request asked for anew, by others. Who made it drops its
-        connection there.
+        """Have about half of what is to come of the request that takes longest asked for anew, by others: from the
+        beginning of a file, if one is near, as files are hashed in their order. Who made it drops its connection there.
         """
-        asked = max(self._asked, key=lambda asked: asked.piece.stop - asked.position, default=None)
-        if asked is None or (left := asked.piece.stop - asked.position) < _WORTH_TAKING * asked.read:
+        asked = max(self._asked, key=_Asked.reads_left, default=None)
+        if asked is None or asked.reads_left() < _WORTH_TAKING:
             return
-        border = asked.piece.stop - left // 2
+        left = asked.piece.stop - asked.position
+        middle, most = asked.piece.stop - left // 2, left // 4
+        starts = [target.at for target in asked.piece.targets if abs(target.at - middle) < most]
+        border = min(starts, key=lambda start: abs(start - middle), default=middle)
         if rest := asked.piece.rest(border):
             asked.piece = asked.piece.head(border)
             self._pieces.append(rest)

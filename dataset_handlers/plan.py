@@ -34,7 +34,10 @@ _NUMBERS = (float, int)
 
 @dataclass(frozen=True)
 class Sample:
-    """A source sample: a stable ``key``, the publisher's ``split``, and what a worker needs (JSON) as ``data``."""
+    """A source sample: a stable ``key``, the publisher's ``split``, and what a worker needs (JSON) as ``data``.
+
+    The same data must come out each time, in the same order: shards that were made are kept by that.
+    """
 
     key: str
     data: dict[str, Any] = field(default_factory=dict)
@@ -147,7 +150,7 @@ def select(found: Iterable[Sample | Rejected], seed: int) -> tuple[list[Sample],
     for _, equal in groupby(sorted(listed, key=lambda sample: sample.key), key=lambda sample: sample.key):
         first, *others = equal
         if others:  # whatever order they came in, the same one is kept
-            first = min([first, *others], key=lambda sample: json.dumps(sample.data, sort_keys=True))
+            first = min([first, *others], key=lambda sample: json.dumps(sample.data))
         samples[first.key] = first
         rejected += [Rejected(first.key, "another sample has the same key") for _ in others]
     ordered = sorted(samples.values(), key=lambda sample: rank(seed, sample.key, "order"))

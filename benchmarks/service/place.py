@@ -14,14 +14,14 @@ VERSION = "1.0"
 
 def make_server(folder: Path, **settings) -> Server:
     """A server of its own data folder, with the plugins of the tests; in environments of its own, too, unless
-    ``DATASET_SERVER_ENVIRONMENTS_DIR`` says where some are.
+    ``BENCHMARK_ENVIRONMENTS_DIR`` says where some are.
     """
     plugins = {path.name: str(path) for path in sorted(PLUGINS.iterdir()) if (path / "pyproject.toml").is_file()}
     (folder / "raw").mkdir(parents=True, exist_ok=True)
     return Server(
         raw_root=folder / "raw",
         data_dir=folder / "data",
-        environments_dir=Path(os.environ.get("DATASET_SERVER_ENVIRONMENTS_DIR") or folder / "environments"),
+        environments_dir=Path(os.environ.get("BENCHMARK_ENVIRONMENTS_DIR") or folder / "environments"),
         handlers=plugins,
         settings=settings,
     )

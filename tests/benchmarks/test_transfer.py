@@ -36,7 +36,7 @@ def served(tmp_path):
 @pytest.mark.parametrize("part", ["loopback", pytest.param("link", marks=needs_link), "faults"])
 def test_a_quick_run_measures(part, environments_dir, tmp_path):
     command = [sys.executable, "-m", "benchmarks.transfer", "--quick", "--parts", part, "--results", str(tmp_path)]
-    environment = {**os.environ, "DATASET_SERVER_ENVIRONMENTS_DIR": str(environments_dir)}
+    environment = {**os.environ, "BENCHMARK_ENVIRONMENTS_DIR": str(environments_dir)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     found = json.loads((tmp_path / "transfer.json").read_text())
     assert found[part]["quick"]

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import io
 import socket
 import ssl
+import sys
 import threading
 import time
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -30,7 +33,7 @@ from client_server import (
 from dataset_client import Dataset, errors, fetching, transfer
 from dataset_client.concurrency import StoppedError
 from dataset_client.contents import Wanted
-from dataset_client.http import Http
+from dataset_client.http import Body, Http
 from dataset_client.online import obtain
 from dataset_client.source import NoRangesError, RevisionReplacedError, Source, check_answer
 from dataset_client.transfer import Pace, Transfer
@@ -484,21 +487,89 @@ async def test_one_fault_in_a_hundred_costs_less_than_two_in_a_hundred(server, r
     assert extra < 0.02 * len(archive.data)
 
 
-async def test_who_comes_later_takes_half_of_what_one_has_asked_for(server, ready, get, monkeypatch):
-    archive = ready.archive = make_bulk(2 << 20, 1)
-    rate = 400_000
-    server.archive_script.extend([usual, *[paced(rate)] * 100])
-    settings = {"_WINDOW_S": 0.1, "_FIRST_READ": 4096}
-    for name, value in settings.items():
+RATE = 400_000
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Transfers that soon look whether more connections help, and read little at once."""
+    for name, value in {"_WINDOW_S": 0.1, "_FIRST_READ": 4096}.items():
         monkeypatch.setattr(transfer, name, value)
+
+
+async def test_who_comes_later_takes_half_of_what_one_has_asked_for(server, ready, get, quick):
+    archive = ready.archive = make_bulk(2 << 20, 1)
+    server.archive_script.extend([usual, *[paced(RATE)] * 100])
     began = time.monotonic()
     await get(Pace(begin=1))
     took = time.monotonic() - began
     _, first, second, *_ = asked(server)
     assert first[1] - first[0] > 0.9 * len(archive.data), "who is alone asks for all"
     assert second[0] > 0.4 * len(archive.data), "and goes on while somebody else begins in the middle"
-    assert took < 0.8 * len(archive.data) / rate
+    assert took < 0.8 * len(archive.data) / RATE
     assert server.sent < 1.05 * len(archive.data), "the first one stopped where the second one had begun"
+
+
+async def test_what_is_taken_over_begins_with_a_file(server, ready, get, quick):
+    archive = ready.archive = make_bulk(2 << 20, 5)
+    server.archive_script.extend([usual, *[paced(RATE)] * 100])
+    await get(Pace(begin=1))
+    with zipfile.ZipFile(io.BytesIO(archive.data)) as opened:
+        headers = [info.header_offset for info in opened.infolist()]
+    assert any(0 < asked(server)[2][0] - header < 305 for header in headers), "right behind a file's header"
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        [paced(RATE, 600_000)],
+        [paced(RATE, 600_000, then_stalls=True)],
+        [paced(RATE), paced(RATE, 100_000)],
+        [paced(RATE), paced(RATE, 100_000, then_stalls=True)],
+        [paced(RATE), paced(RATE), *[paced(RATE, 30_000)] * 8],
+    ],
+    ids=["whose end was taken", "and stalls", "who took it", "who took it, and stalls", "everybody"],
+)
+async def test_where_one_breaks_no_byte_is_lost_or_comes_twice(server, ready, get, quick, settings, breaks):
+    archive = ready.archive = make_bulk(2 << 20, 3)
+    server.archive_script.extend([usual, *breaks, *[paced(2 * RATE)] * 200])
+    await get(Pace(begin=1), replace(settings, read_timeout_s=1.0))
+    assert 0.95 * len(archive.data) < server.sent < 1.1 * len(archive.data)
+
+
+async def test_a_server_that_says_nothing_is_not_asked_by_more(server, ready, get, quick, settings):
+    ready.archive = make_bulk(2 << 20, 3)
+    server.archive_script.extend([usual, *[stall(None)] * 3])
+    await get(Pace(begin=1), replace(settings, read_timeout_s=0.6))
+    first = asked(server)[1]
+    assert [part[1] for part in asked(server)[1:4]] == [first[1]] * 3, "nobody took anything over"
+
+
+async def test_it_is_known_how_long_bytes_take(server, ready, get, monkeypatch):
+    trips, real = [], Body.round_trip
+    monkeypatch.setattr(Body, "round_trip", lambda body: trips.append(real(body)) or trips[-1])
+    monkeypatch.setattr(transfer, "_WINDOW_S", 0.1)
+    ready.archive = make_bulk(1 << 20, 1)
+    server.archive_script.extend([usual, *[paced(RATE)] * 20])
+    await get(Pace(begin=1))
+    assert trips
+    assert sys.platform != "linux" or any(trip is not None for trip in trips)
+
+
+async def test_where_there_are_no_more_threads_one_fetches_all(server, ready, get, quick, monkeypatch):
+    archive = ready.archive = make_bulk(2 << 20, 1)
+    server.archive_script.extend([usual, *[paced(RATE)] * 20])
+    start = threading.Thread.start
+
+    def refused(thread):
+        if thread.name == "dataset-client-transfer" and len(asked(server)) > 1:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    await get(Pace(begin=1))
+    assert len(server.gets) <= 5, "at most once was the end of its request taken from the one there is"
+    assert server.sent < 1.05 * len(archive.data)
 
 
 def test_a_certificate_that_does_not_hold_is_not_waited_for(settings, request_):

@@ -66,15 +66,29 @@ def test_more_are_tried_again_later_and_later():
     assert found == [1, 2, 2, 1, *[1] * 10, 2, 2, 1, *[1] * 20, 2]
 
 
-def test_a_full_line_is_left_to_those_who_fill_it():
+def test_a_line_that_seems_full_is_left_as_it_is_for_a_while():
     tempo = Tempo(16)
-    for _ in range(13):
+    found = []
+    for _ in range(44):
         tempo.measured(100, is_full=True)
-    assert (tempo.connections, tempo.is_settled) == (1, True)
-    assert run_at(tempo, [100] * 11)[-2:] == [1, 2], "now it is not"
-    tempo.measured(100, is_full=True)
+        found.append((tempo.connections, tempo.is_settled))
+    assert found[1:40] == [(1, True)] * 39
+    assert [connections for connections, _ in found[40:]] == [1, 1, 2, 2], "it may have seemed so"
     tempo.measured(110, is_full=True)
     assert tempo.connections == 1, "a trial is judged by what it brought"
+    found = []
+    for _ in range(95):
+        tempo.measured(100, is_full=True)
+        found.append(tempo.connections)
+    assert (found[:91], found[91]) == ([1] * 91, 2), "later and later"
+
+
+def test_no_more_are_tried_than_there_are_threads_for():
+    tempo = Tempo(16)
+    run_at(tempo, [9, 50, 9, 100])
+    assert tempo.connections == 4
+    tempo.bears_only(3)
+    assert run_at(tempo, [9, 50, 9, 100] * 5)[-1] == 3
 
 
 @pytest.mark.parametrize(

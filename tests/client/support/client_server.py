@@ -15,6 +15,7 @@ from dataset_client.protocol import Event, canonical_json, config_md5, hash_data
 
 API = "/api/v1"
 SENT = web.ResponseKey("sent", int)
+PACED = web.RequestKey("paced", int)  # bytes of a body, whatever ended it
 
 
 def problem(status, code=None, detail="", headers=None, **more):
@@ -169,9 +170,12 @@ class DatasetServer:
         )
         data = archive.data
         if self.archive_script:
-            response = self.archive_script.popleft()(request, data)
-            if asyncio.iscoroutine(response):
-                response = await response
+            try:
+                response = self.archive_script.popleft()(request, data)
+                if asyncio.iscoroutine(response):
+                    response = await response
+            finally:
+                self.sent += request.get(PACED, 0)
             if response is not None:
                 self.sent += response[SENT] if SENT in response else len(response.body or b"")
                 return response
@@ -272,20 +276,21 @@ def cut(count):
     return respond
 
 
-def paced(rate):
-    """An archive whose body comes at so many bytes a second."""
+def paced(rate, count=None, *, then_stalls=False):
+    """An archive whose body comes at so many bytes a second; after ``count`` of them it ends, or stands still."""
 
     async def respond(request, data):
         response = await begin(request, data, 0)
-        body = part_of(request, data).body
+        body = part_of(request, data).body[:count]
         step = rate // 50
         for start in range(0, len(body), step):
-            try:
-                await response.write(body[start : start + step])
-            except ConnectionResetError:  # the client has hung up
-                break
-            response[SENT] += len(body[start : start + step])
+            await response.write(body[start : start + step])
+            request[PACED] = min(start + step, len(body))
             await asyncio.sleep(0.02)
+        if count is not None and then_stalls:
+            await asyncio.sleep(30)
+        elif count is not None:
+            request.transport.close()
         return response
 
     return respond
