@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from dataset_client.backoff import CommonRetries
@@ -34,9 +34,9 @@ _CHOICE = 64
 _WINDOW_S = 0.5
 #: Bytes that are read at once of a new answer, and the seconds that a read shall take: until then nobody hears of them.
 _FIRST_READ, _READ_S = 1 << 16, (0.05, 0.2)
-#: How many such reads a request must lack at least for half of what it lacks to be taken over: a dropped connection is
-#: worth something, too.
-_WORTH_TAKING = 16
+#: How many such reads, and seconds at the rate it had for a while, a request must lack at least for half of what it
+#: lacks to be taken over: a dropped connection is worth something, too.
+_WORTH_TAKING, _WORTH_S = 16, 1.0
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,24 @@ class Pace:
 
 @dataclass(eq=False)
 class _Asked:
-    """A piece whose bytes were asked for, and have come up to ``position``, ``read`` at once. Others may take its end
-    over.
+    """A piece whose bytes were asked for at ``began``, and have come up to ``position``, ``read`` at once. Others may
+    take its end over.
     """
 
     piece: Piece
     position: int
     read: int
+    began: float = field(default_factory=time.monotonic)
 
-    def reads_left(self) -> float:
-        """How many reads, of about the same time each, it takes to its end."""
-        return (self.piece.stop - self.position) / self.read
+    @property
+    def left(self) -> int:
+        """How many bytes are to come."""
+        return self.piece.stop - self.position
+
+    def seconds_left(self) -> float:
+        """How long these take at the rate of those that came; none where that has not been seen for long enough."""
+        elapsed = time.monotonic() - self.began
+        return self.left * elapsed / max(self.position - self.piece.start, 1) if elapsed >= _WINDOW_S else 0.0
 
     def took(self, seconds: float, most: int) -> None:
         """A read took so long: the next one shall take neither long nor next to no time."""
@@ -226,11 +233,11 @@ class Transfer:
         """Have about half of what is to come of the request that takes longest asked for anew, by others: from the
         beginning of a file, if one is near, as files are hashed in their order. Who made it drops its connection there.
         """
-        asked = max(self._asked, key=_Asked.reads_left, default=None)
-        if asked is None or asked.reads_left() < _WORTH_TAKING:
+        worth = [asked for asked in self._asked if asked.left >= _WORTH_TAKING * asked.read]
+        asked = max(worth, key=_Asked.seconds_left, default=None)
+        if asked is None or asked.seconds_left() < _WORTH_S:
             return
-        left = asked.piece.stop - asked.position
-        middle, most = asked.piece.stop - left // 2, left // 4
+        middle, most = asked.piece.stop - asked.left // 2, asked.left // 4
         starts = [target.at for target in asked.piece.targets if abs(target.at - middle) < most]
         border = min(starts, key=lambda start: abs(start - middle), default=middle)
         if rest := asked.piece.rest(border):
