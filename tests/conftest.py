@@ -62,14 +62,16 @@ def make_server(raw_root, environments_dir, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def server(raw_root, environments_dir, plugin_sources, tmp_path_factory):
-    """One server for a module, with all plugins and short limits."""
+def limits():
+    """Settings of a module's server; short limits, so that handlers that hang cost little."""
+    return {"stall_timeout": 3.0, "plan_timeout": 8.0, "workers": 2, "retry_limit": 0}
+
+
+@pytest.fixture(scope="module")
+def server(raw_root, environments_dir, plugin_sources, limits, tmp_path_factory):
+    """One server for a module, with all plugins."""
     running = Server(
-        raw_root,
-        tmp_path_factory.mktemp("server"),
-        environments_dir,
-        handlers=plugin_sources,
-        settings={"stall_timeout": 3.0, "plan_timeout": 8.0, "workers": 2, "retry_limit": 0},
+        raw_root, tmp_path_factory.mktemp("server"), environments_dir, handlers=plugin_sources, settings=limits
     ).start()
     yield running
     assert running.stop() == 0

@@ -14,7 +14,7 @@ import pytest
 
 from dataset_client import errors, request_dataset
 from tests.e2e.stream_support import COUNT, VERSION, Gateway, gated_config, numbers
-from tests.support import ROOT, Server, wait_until
+from tests.support import ROOT, wait_until
 
 EVERY = list(range(COUNT))
 
@@ -28,16 +28,6 @@ def gate(raw_root, tmp_path):
 @pytest.fixture
 def options(plugin_sources):
     return {"handlers": plugin_sources, "settings": {"workers": 2, "retry_limit": 0}}
-
-
-@pytest.fixture(scope="module")
-def server(raw_root, environments_dir, plugin_sources, tmp_path_factory):
-    """For tests that leave it as it is. It lists the latest dataset first."""
-    settings = {"workers": 2, "retry_limit": 0}
-    folder = tmp_path_factory.mktemp("server")
-    running = Server(raw_root, folder, environments_dir, handlers=plugin_sources, settings=settings).start()
-    yield running
-    assert running.stop() == 0
 
 
 def stream_from(url, config, cache):
