@@ -195,13 +195,13 @@ class Transfer:
         last: Piece | None = None
         rate = 0.0
         while (task := self._next(last, rate)) is not None:
-            began, last = time.monotonic(), None
+            last = None
             if isinstance(task, WorkFile):
                 self._resume(task)
                 continue
             try:
                 if self._fetch(http, task, block):
-                    last, rate = task.piece, (task.piece.stop - task.piece.start) / (time.monotonic() - began)
+                    last, rate = task.piece, (task.piece.stop - task.piece.start) / (time.monotonic() - task.began)
             finally:
                 with self._changed:
                     self._asked.discard(task)
@@ -277,7 +277,6 @@ class Transfer:
         """Fetch a piece; what is left of it when that fails in a way that may pass waits for its next try. Whether all
         of it came.
         """
-        began = time.monotonic()
         try:
             with self._source.get(http, asked.piece.start, asked.piece.stop) as body:
                 if not self._enter(body):
@@ -291,7 +290,7 @@ class Transfer:
         except DatasetClientError as error:
             if not error.transient:
                 raise
-            self._again(asked, error, began)
+            self._again(asked, error)
             return False
         return True
 
@@ -346,7 +345,7 @@ class Transfer:
             self._to_resume.append(file)  # hashed from its start while the rest comes
             self._changed.notify_all()
 
-    def _again(self, asked: _Asked, error: DatasetClientError, began: float) -> None:
+    def _again(self, asked: _Asked, error: DatasetClientError) -> None:
         """Have the rest of a piece tried again; raises ``error`` if that is pointless."""
         with self._changed:
             self._asked.discard(asked)
@@ -356,7 +355,7 @@ class Transfer:
                 self._tempo.refused()
             else:
                 self._tempo.broke()
-            self._tries.failed(error, began, self._here)
+            self._tries.failed(error, asked.began, self._here)
             self._changed.notify_all()
 
     def _count(self, size: int) -> None:

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 BATCH = 8
-#: A very small U-Net, so that an epoch takes about as long as the build does where each has a core.
+#: A very small U-Net; on a core its epoch takes several times as long as the build does, nevertheless.
 MODEL = {"base_filters": 2, "depth": 2}
 TRAINED_BATCH = 32
 
