@@ -1,8 +1,8 @@
 """Segmentation models in Keras 3, trained on datasets that were asked for by configuration.
 
 Importing this package, or `training.launcher`, imports neither Keras nor a backend: a script may wait hours
-for its dataset without holding a GPU. ``training.fit``, ``training.batches``, ``training.losses`` and
-``training.metrics`` import Keras.
+for its dataset without holding a GPU. ``training.fit``, ``training.batches``, `training.losses.create_loss`
+and ``training.metrics.online`` import Keras.
 """
 
 from training.errors import TrainingError

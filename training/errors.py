@@ -16,6 +16,7 @@
     │   ├── ImageSizeError          the photos are not of one size, or a mask is not of its photo's
     │   └── DatasetTooLargeError    a decoded split would not fit in memory
     ├── DivergedError           the loss is no longer a finite number
+    ├── MetricError             a truth and a prediction cannot be compared
     ├── CheckpointError         a checkpoint is missing, damaged, or not one of ours
     └── PhotoError              a photo to predict cannot be read
 """
@@ -87,6 +88,10 @@ class DivergedError(TrainingError):
         self.epoch = epoch
         self.batch = batch
         self.checkpoint = checkpoint
+
+
+class MetricError(TrainingError, ValueError):
+    """A truth and a prediction cannot be compared."""
 
 
 class CheckpointError(TrainingError):

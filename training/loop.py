@@ -14,7 +14,7 @@ from training.data import SegmentationSplit
 from training.errors import DivergedError
 from training.history import write_history
 from training.losses import create_loss
-from training.metrics import BinaryIoU
+from training.metrics.online import BinaryIoU
 from training.options import FitOptions
 from training.outputs import Outputs
 from training.progress import epoch_bar, show_epoch

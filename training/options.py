@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.errors import OptionsError
+from training.losses import LOSSES
 from training.models import model_options
-
-#: What `training.losses.create_loss` knows.
-LOSSES = ("bce", "dice", "bce+dice")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from training.errors import OptionsError
-from training.losses import create_loss
-from training.metrics import BinaryIoU, binary_iou
-from training.options import LOSSES
+from training.losses import LOSSES, create_loss
+from training.metrics import binary_iou
+from training.metrics.online import BinaryIoU
 
 
 def brute_force(truth, prediction, threshold=0.5):
@@ -116,10 +116,10 @@ def test_losses_are_their_formulas_for_each_example(name, expected):
 
 def test_an_empty_mask_predicted_empty_costs_nothing():
     nothing = np.zeros((1, 8, 8, 1), np.float32)
-    for name in LOSSES:
+    for name in (name for name in LOSSES if not name.startswith("ce")):
         assert float(create_loss(name)(nothing, nothing)[0]) == pytest.approx(0, abs=1e-5)
 
 
 def test_unknown_loss_names_those_there_are():
-    with pytest.raises(OptionsError, match="bce, dice"):
-        create_loss("lovasz")
+    with pytest.raises(OptionsError, match="bce, ce, focal"):
+        create_loss("hinge")

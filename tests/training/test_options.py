@@ -25,7 +25,7 @@ from training.outputs import prepare_outputs
         ({"learning_rate": "1e-3"}, "learning_rate"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
-        ({"loss": "hinge"}, "bce, dice"),
+        ({"loss": "hinge"}, "bce, ce, focal"),
         ({"train_split": ""}, "train_split"),
         ({"validation_split": ""}, "validation_split"),
     ],

@@ -1,0 +1,76 @@
+"""Structural similarity as a loss, and BASNet's hybrid of three."""
+
+import math
+from typing import Any
+
+from keras import ops
+
+from training.losses.overlap import soft_iou
+from training.losses.pixelwise import Weights, binary_cross_entropy
+from training.losses.truth import Target, read_target
+
+_WINDOW, _SIGMA = 11, 1.5  # pixels
+_C1, _C2 = 0.01**2, 0.03**2  # Wang's constants for values in [0, 1]
+
+
+def ssim_loss(truth: Any, probability: Any, *, classes: int = 1) -> Any:
+    """1 − SSIM, the mean over the pixels of each example: (B,), in [0, 2].
+
+    Wang et al. 2004, *Image quality assessment: from error visibility to structural similarity*: an 11×11
+    Gaussian window, σ 1.5, constants 0.01² and 0.03²; outside the photo both masks are 0, as in the code
+    that BASNet uses.
+    """
+    target = read_target(truth, probability, classes)
+    return 1 - ops.mean(_similarity(target), axis=(1, 2, 3))
+
+
+def basnet_hybrid(truth: Any, probability: Any, *, classes: int = 1, class_weights: Weights = None) -> Any:
+    """Binary cross-entropy + (1 − SSIM) + (1 − soft IoU) of each example: (B,), at least 0.
+
+    Qin et al. 2019, *BASNet: Boundary-Aware Salient Object Detection*: the three judge a pixel, its
+    neighbourhood and the whole. BASNet sums it over its eight outputs: see
+    `training.losses.sum_over_outputs`. The IoU is not smoothed, as there; an empty truth that is predicted
+    empty costs nothing.
+    """
+    assert class_weights is None, "the catalog refuses them"
+    pixelwise = binary_cross_entropy(truth, probability, classes=classes)
+    whole = soft_iou(truth, probability, classes=classes, smooth=0.0)
+    return pixelwise + ssim_loss(truth, probability, classes=classes) + whole
+
+
+def _similarity(target: Target) -> Any:
+    """The SSIM index of each pixel: (B, H, W, 1)."""
+    t, p = target.truth, target.probability
+    moments = _blur(ops.concatenate([t, p, t * t, p * p, t * p], axis=-1))
+    mean_t, mean_p, square_t, square_p, product = ops.split(moments, 5, axis=-1)
+    variances = square_t - mean_t**2 + square_p - mean_p**2
+    covariance = product - mean_t * mean_p
+    luminance = (2 * mean_t * mean_p + _C1) / (mean_t**2 + mean_p**2 + _C1)
+    return luminance * (2 * covariance + _C2) / (variances + _C2)
+
+
+def _blur(values: Any) -> Any:
+    """The Gaussian mean around each pixel, 0 outside: (B, H, W, C).
+
+    Sums of shifted copies, not a convolution: GPUs may round a convolution's factors to 10 bits (TF32),
+    which is coarser than the variances that are computed from it.
+    """
+    reach = _WINDOW // 2
+    bell = [math.exp(-(offset**2) / (2 * _SIGMA**2)) for offset in range(reach + 1)]
+    total = bell[0] + 2 * sum(bell[1:])
+    for axis in (1, 2):
+        side = values.shape[axis] if values.shape[axis] is not None else ops.shape(values)[axis]
+        padding = [(0, 0)] * 4
+        padding[axis] = (reach, reach)
+        padded = ops.pad(values, padding)
+        middle = _window(padded, axis, reach, side) * (bell[0] / total)
+        for offset in range(1, reach + 1):
+            pair = _window(padded, axis, reach - offset, side) + _window(padded, axis, reach + offset, side)
+            middle = middle + pair * (bell[offset] / total)
+        values = middle
+    return values
+
+
+def _window(values: Any, axis: int, start: int, size: Any) -> Any:
+    """``size`` rows (axis 1) or columns (axis 2) from ``start`` on."""
+    return values[:, start : start + size] if axis == 1 else values[:, :, start : start + size]
