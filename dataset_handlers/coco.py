@@ -134,13 +134,17 @@ class CocoHandler(SegmentationHandler):
         scene = load_coco(self, self.raw_data_path(), sample.data, reused=reused)
         if self.options.mask_labels == "subject":
             return scene
-        numbers = {name: number for number, name in enumerate(self.options.categories, start=1)}
+        numbers = {name: number for number, name in self.label_names().items()}
         labelled = sorted(
             ((numbers[item.category], item.shape) for item in scene.instances if item.category in numbers),
             key=lambda pair: -_box_area(pair[1]),
         )
         mask = Classes(tuple(labelled), scene.photo.size)
         return Scene(scene.photo, mask, instances=scene.instances, others=scene.others)
+
+    def label_names(self) -> dict[int, str]:
+        """Which category has which number, where masks hold numbers."""
+        return dict(enumerate(self.options.categories, start=1)) if self.options.mask_labels == "categories" else {}
 
     def counters(self, example: Any) -> dict[str, int]:
         """What the statistics sum up."""

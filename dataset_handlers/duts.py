@@ -16,9 +16,9 @@ from pydantic import Field
 
 from .config import FolderName, PhotoConfig
 from .errors import BadSampleError, RawDataError
-from .files import is_readable
 from .images import decode_mask
 from .labels.shapes import Matte, Raster
+from .pairs import paired_samples
 from .photo import Photo
 from .plan import Rejected, Sample
 from .sample_handler import SampleHandler
@@ -26,7 +26,6 @@ from .scene import Scene
 from .segmentation import SegmentationHandler
 
 _PARTS = {"DUTS-TR": "train", "DUTS-TE": "test"}
-_PHOTOS = {".jpg", ".jpeg", ".png"}
 
 #: Most masks have grey edges; from this level on a pixel belongs to the subject.
 THRESHOLD = 128
@@ -74,35 +73,7 @@ def duts_samples(root: Path) -> Iterator[Sample | Rejected]:
             "put DUTS there as its publisher ships it, or choose another raw_folder"
         )
     for part in parts:
-        photos = _by_stem(root / part / f"{part}-Image", _PHOTOS)
-        yield from _doubled(root / part / f"{part}-Image", part, photos)
-        masks = _by_stem(root / part / f"{part}-Mask", {".png"})
-        for stem, photo in photos.items():
-            if mask := masks.get(stem):
-                yield Sample(
-                    f"{part}/{stem}",
-                    {"photo": f"{part}/{part}-Image/{photo}", "mask": f"{part}/{part}-Mask/{mask}"},
-                    _PARTS[part],
-                )
-            else:
-                yield Rejected(f"{part}/{stem}", f"{photo} has no mask {stem}.png")
-        for stem in masks.keys() - photos.keys():
-            yield Rejected(f"{part}/{stem}", f"{masks[stem]} has no photo")
-
-
-def _by_stem(folder: Path, endings: set[str]) -> dict[str, str]:
-    if not folder.is_dir():
-        return {}
-    found = (path for path in folder.iterdir() if path.suffix.lower() in endings and is_readable(path))
-    return {path.stem: path.name for path in sorted(found)}
-
-
-def _doubled(folder: Path, part: str, photos: dict[str, str]) -> Iterator[Rejected]:
-    """Photos that have another's name, but for the ending; the last by name is used."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        used = photos.get(path.stem)
-        if path.suffix.lower() in _PHOTOS and path.name != used and is_readable(path):
-            yield Rejected(f"{part}/{path.name}", f"{path.name} and {used} have one name; {used} is used")
+        yield from paired_samples(root, f"{part}/{part}-Image", f"{part}/{part}-Mask", part, _PARTS[part])
 
 
 def load_duts(

@@ -47,6 +47,8 @@ def _of_masks(split: str, numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
         findings.append(_finding("empty_masks", "warning", split, count, "examples show nothing of their subject"))
     if count := numbers.get("full_masks"):
         findings.append(_finding("full_masks", "warning", split, count, "examples show nothing but their subject"))
+    if count := numbers.get("void_masks"):
+        findings.append(_finding("void_masks", "warning", split, count, "examples have no pixel whose class is known"))
     if count := numbers.get("grey_masks"):
         share = numbers["grey_pixels"] / numbers["mask_pixels"]
         halo = share > _HALO

@@ -7,6 +7,7 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -56,8 +57,35 @@ def decode_mask(data: bytes, name: str) -> Array:
     return decode(data, name, "L", upright=False)
 
 
+def decode_labels(data: bytes, name: str) -> Array:
+    """Decode a mask whose levels are class numbers, (H, W) uint8: grey levels of 8 bits, or places in a palette.
+
+    Nothing is converted, for the luma of a colour is no class: other pictures are bad samples.
+    """
+
+    def numbers(picture: Image.Image) -> Array:
+        if picture.mode not in ("L", "P"):
+            raise BadSampleError(
+                f"{name}: its pixels ({picture.mode}) are no class numbers; write these as 8-bit grey levels"
+            )
+        return np.asarray(picture)
+
+    return _decoded(data, name, numbers, upright=False)
+
+
 def decode(data: bytes, name: str, mode: str, *, upright: bool) -> Array:
     """Decode a picture in one of Pillow's 8-bit modes, (H, W[, channels]) uint8; raises `BadSampleError`."""
+
+    def converted(picture: Image.Image) -> Array:
+        if picture.mode.startswith("I;16"):
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        return np.asarray(picture if picture.mode == mode else picture.convert(mode))
+
+    return _decoded(data, name, converted, upright=upright)
+
+
+def _decoded(data: bytes, name: str, pixels: Callable[[Image.Image], Array], *, upright: bool) -> Array:
+    """What ``pixels`` makes of the picture in ``data``, whatever Pillow raises as `BadSampleError`."""
     if not data:
         raise BadSampleError(f"{name}: the file is empty")
     try:
@@ -67,9 +95,7 @@ def decode(data: bytes, name: str, mode: str, *, upright: bool) -> Array:
             if upright and opened.getexif().get(_ORIENTATION, 1) != 1:
                 picture = ImageOps.exif_transpose(opened)
             _refuse_wide(opened, name)
-            if picture.mode.startswith("I;16"):
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            return np.asarray(picture if picture.mode == mode else picture.convert(mode))
+            return pixels(picture)
     except (BadSampleError, MemoryError):
         raise
     except UnidentifiedImageError as error:

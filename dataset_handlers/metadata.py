@@ -4,7 +4,8 @@
 
     features.json, dataset_info.json   as TensorFlow Datasets writes them
     lineage.jsonl                      per sample: its shard, first example, number of examples, raw files with sha256
-    manifest.json                      config, splits, shards, statistics, quarantine, environment, digest of raw data
+    manifest.json                      config, splits, shards, statistics, names of classes, quarantine, environment,
+                                       digest of raw data
 """
 
 import hashlib
@@ -90,6 +91,7 @@ def _manifest(plan: Plan, sealed: Sequence[SealedShard]) -> dict[str, Any]:
         },
         "shards": [{key: value for key, value in shard.announcement().items() if key != "number"} for shard in sealed],
         "statistics": statistics,
+        "labels": plan.labels,
         "quarantine": quarantine,
         "removed": [{"key": item.key, "reason": item.reason} for item in plan.removed],
         "near_duplicates": [[{"split": split, "key": key} for split, key in group] for group in plan.near_duplicates],

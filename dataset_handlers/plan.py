@@ -77,6 +77,7 @@ class Plan:
     environment: dict[str, Any]
     removed: tuple[Rejected, ...] = ()  # usable samples that the config does not want
     near_duplicates: tuple[tuple[tuple[str, str], ...], ...] = ()  # groups of (split, key) that show one photo
+    labels: dict[str, str] = field(default_factory=dict)  # names of the mask's levels, where these are classes
 
     @property
     def samples(self) -> int:

@@ -98,6 +98,13 @@ class SampleHandler(DatasetHandler):
         """Whole numbers of an example that are summed up by split into the manifest's statistics."""
         return {}
 
+    def label_names(self) -> Mapping[int, str]:
+        """Names of the levels of ``mask`` that are classes, for the manifest; none where a mask is of one subject.
+
+        0 is named where it is a class, too, and not what is left over; what is void has no name.
+        """
+        return {}
+
     def fingerprint(self, sample: Sample) -> int | None:  # noqa: ARG002 - for subclasses
         """A perceptual hash of the sample's photo (`selection.near_duplicates`), or None where there is no such thing.
 
@@ -158,6 +165,7 @@ class SampleHandler(DatasetHandler):
             raw_files=tuple(self.take_read_files()),
             removed=tuple(removed),
             near_duplicates=located(groups, by_split),
+            labels={str(level): name for level, name in self.label_names().items()},
             **recipe,
         )
         plan.save(work.plan)

@@ -5,7 +5,8 @@ Counters are whole numbers, so that sums do not depend on their order. Names wit
     pixels, subject_pixels             of the masks
     empty_masks, full_masks            masks without subject, or of nothing else
     subject_share:00 … :19             masks by the share of the subject, in twentieths
-    label:<n>                          pixels of mask label n, where labels are numbers of categories
+    label:<n>                          pixels of mask label n, where labels are numbers of categories or classes
+    void_pixels, void_masks            pixels that have no class, and masks that have no others
     level_sum:<c>, square_sum:<c>, level_count   of channel c (0 red, 1 green, 2 blue), on every sixteenth row
     category:<name>, cluster:<n>       instances of a category, before augmentation; examples of a cluster
     raw_masks, grey_masks, grey_pixels, mask_pixels    raw masks, those with levels besides 0 and 255, pixels of these
@@ -46,6 +47,17 @@ def count_labels(mask: Any) -> dict[str, int]:
     """Pixels of each label in a mask (H, W) uint8 of category numbers."""
     counts = np.bincount(mask.ravel(), minlength=256)
     return {f"label:{label}": int(counts[label]) for label in np.flatnonzero(counts)}
+
+
+def count_classes(example: Mapping[str, Any], void: int) -> dict[str, int]:
+    """The counters of one example of a photo with a class for each pixel, but for those of level ``void``."""
+    mask = example["mask"]
+    counted = count_labels(mask)
+    unknown = counted.pop(f"label:{void}", 0)
+    counted["void_pixels"] = unknown
+    if unknown == mask.size:
+        counted["void_masks"] = 1
+    return counted | (_levels(example["image"]) if "image" in example else {})
 
 
 def _levels(photo: Any) -> dict[str, int]:

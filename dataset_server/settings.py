@@ -36,7 +36,7 @@ _PREFIX = "DATASET_SERVER_"
 #: The client's: its process may be the parent of a server.
 _NOT_OURS = frozenset({"DATASET_SERVER_URL"})
 
-BUILT_IN = ("coco", "duts", "composite", "cutouts", "mattes", "logos")
+BUILT_IN = ("coco", "duts", "camvid", "composite", "cutouts", "mattes", "logos")
 
 _GIT = re.compile(
     r"git\+(?P<url>[^#@]+(?:@[^#@/{]+/[^#@]+)?|.+)@\{version\}(?:#subdirectory=(?P<subdirectory>[\w./-]+))?"

@@ -3,7 +3,8 @@
 The photographs are the ones scikit-image ships (public domain, CC0 or no known restrictions): an astronaut's portrait,
 a cat, a cup of coffee, a rocket, a retina, tissue, the Hubble deep field, grass, gravel, brick. Parts of them serve as
 backgrounds; the subjects on them are drawn: smooth blobs with a coloured, striped skin, and balls. A network can learn
-to find those in minutes. Cut-outs, mattes and logos are drawn as well (`examples.drawn_subjects`).
+to find those in minutes. Cut-outs, mattes and logos are drawn as well (`examples.drawn_subjects`), and street scenes
+(`examples.drawn_streets`).
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import skimage
 
+from examples.drawn_streets import street
 from examples.drawn_subjects import CUTOUTS, MATTES, ball, icons
 
 Array = npt.NDArray[np.uint8]
@@ -38,7 +40,7 @@ HEIGHT, WIDTH = 240, 320
 
 #: The raw folders there are; those of `DEMO` are what the demo and most tests need.
 DEMO = ("coco", "duts", "backgrounds")
-EVERY = (*DEMO, "cutouts", "mattes", "logos")
+EVERY = (*DEMO, "cutouts", "mattes", "logos", "camvid")
 
 
 def load_photos() -> list[Array]:
@@ -220,6 +222,17 @@ def make_logos(root: Path) -> None:
         cv2.imwrite(str(root / f"{name}.png"), icon)
 
 
+def make_camvid(root: Path, random: np.random.Generator, train: int, held_out: int) -> None:
+    """CamVid's layout: street scenes with a class for each pixel."""
+    for part, count in (("train", train), ("val", held_out), ("test", held_out)):
+        for folder in (root / part, root / f"{part}annot"):
+            folder.mkdir(parents=True)
+        for number in range(count):
+            picture, classes = street(random, HEIGHT, WIDTH)
+            cv2.imwrite(str(root / part / f"street_{number:03}.png"), picture)
+            cv2.imwrite(str(root / f"{part}annot" / f"street_{number:03}.png"), classes)
+
+
 def make_raw_data(
     root: Path,
     *,
@@ -229,14 +242,15 @@ def make_raw_data(
     folders: Collection[str] = DEMO,
     balls: bool = False,
 ) -> None:
-    """A raw root with those ``folders`` of `EVERY`; ``train`` and ``held_out`` photos in each of coco and duts.
+    """A raw root with those ``folders`` of `EVERY`; ``train`` and ``held_out`` photos in each of coco, duts
+    and camvid.
 
     ``balls`` are a second category in coco, beside its figures.
     """
     cv2.setNumThreads(0)
     photos = load_photos()
     random = np.random.default_rng(seed)
-    more = random.spawn(3)  # what is drawn for one folder does not depend on the others
+    more = random.spawn(4)  # what is drawn for one folder does not depend on the others
     if "coco" in folders:
         make_coco(root / "coco", photos, random, train, held_out, more[2] if balls else None)
     if "duts" in folders:
@@ -249,6 +263,8 @@ def make_raw_data(
         make_mattes(root / "mattes", photos, more[1], 2)
     if "logos" in folders:
         make_logos(root / "logos")
+    if "camvid" in folders:
+        make_camvid(root / "camvid", more[3], train, held_out)
 
 
 if __name__ == "__main__":

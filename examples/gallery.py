@@ -89,6 +89,8 @@ def gallery(of: Subjects) -> dict[str, list[list[Sheet]]]:
     of_mattes |= {"input_attributes": ["image", "alpha"]}
     logos = {"image_size": [240, 320], "logos_per_picture": [2, 4], "max_tilt": 60, "match_light": 0.3}
     logos |= {"input_attributes": ["image", "boxes", "category"], "logo_scale": [0.2, 0.5]}
+    streets = {"image_size": [240, 320], "crop_size": [224, 224], "flip_horizontal": 0.5, "variations_per_sample": 2}
+    streets |= {"input_attributes": ["image", "source_id"]}
     return {
         "coco": [
             [
@@ -99,6 +101,7 @@ def gallery(of: Subjects) -> dict[str, list[list[Sheet]]]:
             ]
         ],
         "duts": [[Sheet("duts", strong, 3, 5, 5)]],
+        "camvid": [[Sheet("camvid", streets, 4, 3, 6)]],
         "cutouts": [[Sheet("cutouts", clusters, 3, 4, 100)], [Sheet("cutouts", several, 2, 3, 100)]],
         "mattes": [[Sheet("mattes", mattes, 1, 6, 6)]],
         "composite": [
@@ -113,7 +116,7 @@ def gallery(of: Subjects) -> dict[str, list[list[Sheet]]]:
 def main() -> None:
     """Draw every picture and say where it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    folders = "coco, coco_person, duts, cutouts, mattes, backgrounds and logos"
+    folders = "coco, coco_person, duts, camvid, cutouts, mattes, backgrounds and logos"
     parser.add_argument("--raw-root", type=Path, help=f"raw data of your own: folders {folders}")
     parser.add_argument("--output", type=Path, help="folder of the pictures; docs/images, or demo-output/gallery")
     options = parser.parse_args()

@@ -14,7 +14,7 @@ from dataset_client.protocol import hash_dataset_name
 from tests.support import Server
 
 DATASETS = 100_000
-NAMES = ("coco", "duts", "composite", "cutouts", "mattes", "logos")
+NAMES = ("coco", "duts", "camvid", "composite", "cutouts", "mattes", "logos")
 
 
 def fill(database: Path) -> list[str]:

@@ -37,6 +37,11 @@ class BuiltDataset:
         ordered = dict.fromkeys(shard["split"] for shard in self.manifest["shards"])
         return {split: int(self.manifest["splits"][split]["examples"]) for split in ordered}
 
+    @property
+    def classes(self) -> dict[int, str]:
+        """Names of the levels of ``mask`` that are classes; none where it is of one subject."""
+        return {int(level): str(name) for level, name in self.manifest.get("labels", {}).items()}
+
     def shards(self, split: str | None = None) -> list[str]:
         """Shard files in order, of one split or of all."""
         return [shard["file"] for shard in self.manifest["shards"] if split in (None, shard["split"])]

@@ -1,7 +1,7 @@
 """One example as a row of small pictures: the photo, the mask laid over it, and whatever else it has."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ Array = npt.NDArray[np.uint8]
 COLOURS = np.array(
     [
         [235, 60, 120], [40, 140, 240], [70, 180, 80], [240, 160, 30], [150, 90, 220], [20, 180, 180], [230, 90, 50],
-        [130, 130, 30],
+        [130, 130, 30], [250, 120, 200], [160, 200, 60], [120, 90, 60], [120, 200, 250],
     ],
     np.float64,
 )  # fmt: skip
@@ -26,15 +26,18 @@ _MOST_CLASSES = 100
 _GLOW = 6.0  # sigma of a click's glow, in pixels of the example
 
 
-def overlay(photo: Array, mask: Array) -> Array:
+def overlay(photo: Array, mask: Array, classes: Collection[int] = ()) -> Array:
     """``photo`` (H, W, 3) with what ``mask`` (H, W, 1) marks tinted, and everything else dimmed.
 
     A mask of 0 and 255, or of grey levels, is one subject; one whose levels all are small numbers holds classes, each
-    of a colour of its own.
+    of a colour of its own. Where ``classes`` are named, they are what a mask marks, 0 perhaps among them.
     """
     levels = mask[..., 0]
     present = levels[levels != 255]
-    if present.size and 0 < present.max() <= _MOST_CLASSES:
+    if classes:
+        inside = np.isin(levels, list(classes)).astype(np.float64)[..., None]
+        colours = COLOURS[(levels.astype(np.int64) - 1) % len(COLOURS)]
+    elif present.size and 0 < present.max() <= _MOST_CLASSES:
         inside = ((levels > 0) & (levels != 255)).astype(np.float64)[..., None]
         colours = COLOURS[(levels.astype(np.int64) - 1) % len(COLOURS)]
     else:
@@ -43,9 +46,9 @@ def overlay(photo: Array, mask: Array) -> Array:
     return np.asarray(np.rint(tinted * inside + photo * 0.45 * (1 - inside)), np.uint8)
 
 
-def panels(example: Mapping[str, Any], size: tuple[int, int]) -> list[Image.Image]:
-    """The pictures of one example, each fitted into ``size`` (width, height)."""
-    return [_fit(picture, size) for picture in _pictures(example)]
+def panels(example: Mapping[str, Any], size: tuple[int, int], classes: Collection[int] = ()) -> list[Image.Image]:
+    """The pictures of one example, each fitted into ``size`` (width, height); ``classes`` as for `overlay`."""
+    return [_fit(picture, size) for picture in _pictures(example, classes)]
 
 
 def caption(example: Mapping[str, Any]) -> str:
@@ -62,7 +65,7 @@ def caption(example: Mapping[str, Any]) -> str:
     return " · ".join(words)
 
 
-def _pictures(example: Mapping[str, Any]) -> Iterator[Image.Image]:
+def _pictures(example: Mapping[str, Any], classes: Collection[int]) -> Iterator[Image.Image]:
     found = {name: value for name, value in example.items() if _is_picture(value)}
     photo, mask = found.get("image"), found.get("mask")
     if photo is not None:
@@ -70,7 +73,7 @@ def _pictures(example: Mapping[str, Any]) -> Iterator[Image.Image]:
         yield _with_boxes(photo, example.get("boxes"))
     if mask is not None:
         over = photo is not None and photo.shape[:2] == mask.shape[:2]
-        yield Image.fromarray(overlay(photo, mask[..., :1]) if photo is not None and over else _rgb(mask))
+        yield Image.fromarray(overlay(photo, mask[..., :1], classes) if photo is not None and over else _rgb(mask))
     for name in ("alpha", "trimap"):
         if name in found:
             yield Image.fromarray(_rgb(found[name]))

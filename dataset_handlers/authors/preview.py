@@ -39,7 +39,10 @@ def contact_sheet(
     }
     every = [example for examples in chosen.values() for example in examples]
     size = _panel_size(every)
-    drawn = {split: [(panels(example, size), caption(example)) for example in found] for split, found in chosen.items()}
+    drawn = {
+        split: [(panels(example, size, dataset.classes), caption(example)) for example in found]
+        for split, found in chosen.items()
+    }
     most = max((len(pictures) for cells in drawn.values() for pictures, _ in cells), default=0)
     if not most:
         raise EmptySelectionError(f"'{dataset.name}' holds nothing that can be drawn: no field is a picture")

@@ -39,10 +39,18 @@ def render(manifest: Mapping[str, Any]) -> str:
             "",
             f"{split}: {_share(entry['examples'], total)} of all examples, in {_plural(entry['shards'], 'shard')}",
         ]
-        lines += [f"  {line}" for line in _split(manifest.get("statistics", {}).get(split, {}))]
+        lines += [f"  {line}" for line in _split(_named(manifest.get("statistics", {}).get(split, {}), manifest))]
     for title, section in (("gate", _gate(manifest)), ("quarantine", _quarantine(manifest))):
         lines += ["", title, *(f"  {line}" for line in section)]
     return "\n".join(lines) + "\n"
+
+
+def _named(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The statistics with names in place of the numbers of classes, as far as the manifest has them."""
+    pixels, names = values.get("label_pixels", {}), manifest.get("labels", {})
+    if not (_is_table(pixels) and isinstance(names, Mapping)):
+        return dict(values)
+    return {**values, "label_pixels": {names.get(label, label): count for label, count in pixels.items()}}
 
 
 def _split(values: Mapping[str, Any]) -> Iterator[str]:

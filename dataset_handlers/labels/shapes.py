@@ -33,6 +33,9 @@ Box = tuple[float, float, float, float]
 
 _IDENTITY = np.eye(3)
 
+#: The level of a `LabelMap` that is no class: pixels that nothing is known of.
+VOID = 255
+
 #: Polygons may leave a picture, but by no more than this many times its longer side.
 _FAR = 16
 #: Characters of a run in COCO's encoding that 64 bits have room for.
@@ -74,6 +77,26 @@ class Raster:
     def box(self) -> Box | None:
         """The extent of what is not 0."""
         return bounding_box(self.mask)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A class number for each pixel, (H, W) uint8, resampled by nearest neighbour; `VOID` where none is known."""
+
+    labels: Mask
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    def draw(self, geometry: Geometry, border: int = cv2.BORDER_REFLECT) -> Mask:
+        """The class numbers through ``geometry``; where nothing is mirrored, what is beside the picture is void."""
+        return warp(self.labels, geometry, nearest=True, border=border, fill=VOID)
+
+    def box(self) -> Box | None:
+        """The extent of what has a class."""
+        return bounding_box(np.asarray(cv2.inRange(self.labels, 0, VOID - 1), np.uint8))
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def plan_in_process(file):
     try:
         request = check_request(json.loads(file.read_bytes()))
         name = request.get("handler") or request["dataset"]
-        if name in ("coco", "duts", "cutouts", "mattes", "composite", "logos"):
+        if name in ("coco", "duts", "camvid", "cutouts", "mattes", "composite", "logos"):
             plan(request, events.append)
         elif name == "whole":
             work = WorkFolder(Path(request["work_dir"]))

@@ -158,6 +158,8 @@ def test_class_masks_are_painted_from_large_to_small(real_raw, coco, tmp_path):
             painted[shape] = number
         assert (painted != mask).mean() < 0.005  # boxes of nearly one area may be rounded the other way
     assert labels == {0, 1, 2, 3, 4}
+    assert CocoHandler(config, "raw").label_names() == {number: name for name, number in numbers.items()}
+    assert CocoHandler({"categories": NAMES}, "raw").label_names() == {}, "a mask of one subject"
 
 
 def selected(config, raw):

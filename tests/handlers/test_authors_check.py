@@ -31,6 +31,7 @@ from tests.handlers.support import make
 BUILT_IN = {
     "coco": {"image_size": [48, 64], "categories": ["figure"]},
     "duts": {"image_size": [48, 64], "variations_per_sample": 2, "splits": {"train": 0.6, "test": 0.4}},
+    "camvid": {"image_size": [48, 64], "crop_size": [40, 48], "flip_horizontal": 0.5, "splits": {"train": 1.0}},
     "composite": {"image_size": [48, 64], "subjects": "duts"},
     "cutouts": {"image_size": [48, 64], "input_attributes": ["image", "alpha"]},
     "logos": {"image_size": [96, 128], "raw_folder": "cutouts"},
@@ -75,6 +76,8 @@ def every_raw_root(raw_root, tmp_path_factory):
         (root / folder.name).symlink_to(folder)
     (root / "cutouts").mkdir()
     (root / "mattes").mkdir()
+    for folder in ("train", "trainannot"):
+        (root / "camvid" / folder).mkdir(parents=True)
     rows, columns = np.mgrid[0:60, 0:80]
     for number in range(12):
         random = np.random.default_rng(number)
@@ -83,6 +86,8 @@ def every_raw_root(raw_root, tmp_path_factory):
         photo = np.stack([rows * 4, columns * 3, (rows + columns * number) % 256], axis=2).astype(np.uint8)
         cv2.imwrite(str(root / "cutouts" / f"disc_{number}.png"), np.dstack([photo, alpha]))
         cv2.imwrite(str(root / "mattes" / f"disc_{number}.png"), photo)
+        cv2.imwrite(str(root / "camvid" / "train" / f"disc_{number}.png"), photo)
+        cv2.imwrite(str(root / "camvid" / "trainannot" / f"disc_{number}.png"), alpha // 128 * 8 + number % 3)
         cv2.imwrite(str(root / "mattes" / f"disc_{number}_alpha.png"), alpha)
     return root
 

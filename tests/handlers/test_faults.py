@@ -62,7 +62,7 @@ def test_the_other_api_is_named(tmp_path, raw_root):
 
 def test_an_unknown_dataset_lists_those_installed(tmp_path):
     outcome = run_command("describe", write_request(tmp_path / "r.json", dataset="cooc\ud800"))
-    fails(outcome, "dataset_unknown", "coco, composite, cutouts, duts, logos, mattes")
+    fails(outcome, "dataset_unknown", "camvid, coco, composite, cutouts, duts, logos, mattes")
 
 
 def test_a_refused_config_carries_its_faults(tmp_path, raw_root):
