@@ -1,37 +1,103 @@
-"""From a split to what Keras eats."""
+"""From a split to what a model eats, batch by batch: memory does not grow with the split.
 
-import math
+Threads of the loader read, decode, check and augment ahead; what is ready is bytes, and becomes floats when asked for.
+"""
 
-import keras
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
-from training.data import SegmentationSplit
+from dataset_client import Dataset
+from training.augmentation import Augmentation
+from training.data import Split, Task, checked_planes
+from training.errors import ImageSizeError
+from training.options import FitOptions
+
+#: x float32 (B, H, W, C) in [0, 255]; y float32 (B, H, W, 1) in [0, 1], or int32 class numbers with 255 for void.
+Batch = tuple[np.ndarray, np.ndarray]
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
-    """One pass over a split: ``self[i]`` is x float32 (B, H, W, 3) in [0, 255], y float32 (B, H, W, 1) in
-    [0, 1].
+@dataclass(frozen=True)
+class Pairing:
+    """Makes of an example its input ``x`` uint8 (H, W, C) and its truth ``y`` uint8 (H, W, 1): a loader's transform."""
 
-    As few batches as ``batch_size`` allows, and as equal: B differs by one at most. A last batch of a single
-    example would otherwise upset batch normalization just before validation. ``order`` is the indices to
-    visit, (N,); None keeps the order of the split. Hand it to Keras with ``shuffle=False``: its own
-    shuffling draws on a global generator.
+    split: str
+    features: tuple[str, ...]
+    classes: int
+    augmentation: Augmentation | None = None
+
+    def __call__(self, example: dict[str, Any], random: np.random.Generator) -> Mapping[str, np.ndarray]:
+        """``x`` and ``y``. Raises `FeatureError` or `ImageSizeError`."""
+        planes, mask = checked_planes(example, self.features, self.classes, f"an example of split {self.split!r}")
+        if self.augmentation is not None:
+            further = np.concatenate(planes[1:], axis=2) if planes[1:] else planes[0][:, :, :0]
+            photo, further, mask = self.augmentation.apply(planes[0], further, mask, self.classes == 1, random)
+            planes = [photo, further]
+        x = np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0]
+        return {"x": x, "y": mask}
+
+
+class Batches:
+    """Iterates over the batches of an epoch; the next iteration is the next epoch.
+
+    In training the order is a function of (seed, epoch), and batches are all of one size: what is left at the end of
+    an epoch is left out, so that no batch of one example upsets batch normalization. Only a split that is smaller
+    than a batch gives one batch of all it has. In validation, examples come in order, all of them.
     """
 
-    def __init__(self, split: SegmentationSplit, batch_size: int, order: np.ndarray | None = None) -> None:
-        super().__init__()
-        self.split = split
-        self.order = np.arange(len(split)) if order is None else order
-        self.count = math.ceil(len(self.order) / batch_size)
+    def __init__(
+        self,
+        dataset: Dataset,
+        task: Task,
+        split: Split,
+        options: FitOptions,
+        *,
+        training: bool,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        assert isinstance(options.augmentation, Augmentation)
+        augmentation = options.augmentation if training and options.augmentation != Augmentation() else None
+        self.split, self.classes = split, task.classes
+        self.batch_size = max(1, options.batch_size // ranks)
+        self.loader = dataset.loader(
+            split.name,
+            batch_size=self.batch_size,
+            shuffle=training,
+            seed=options.seed if training else 0,
+            rank=rank,
+            ranks=ranks,
+            drop_last=training and split.examples >= self.batch_size * ranks,
+            transform=Pairing(split.name, task.features, task.classes, augmentation),
+            workers=options.workers,
+        )
 
     def __len__(self) -> int:
-        return self.count
+        """The batches that the next iteration gives."""
+        return len(self.loader)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if not 0 <= index < self.count:
-            raise IndexError(f"batch {index} of {self.count}")
-        begin, end = (len(self.order) * edge // self.count for edge in (index, index + 1))
-        chosen = self.order[begin:end]
-        x = self.split.images[chosen].astype(np.float32)
-        y = self.split.masks[chosen].astype(np.float32) / np.float32(255)
-        return x, y
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            yield self.to_arrays(batch)
+
+    def to_arrays(self, batch: Mapping[str, Any]) -> Batch:
+        """x and y of a batch of bytes. Raises `ImageSizeError` if its photos are not of one size."""
+        x, y = batch["x"], batch["y"]
+        if not isinstance(x, np.ndarray):
+            sizes = ", ".join(sorted({f"{image.shape[0]}×{image.shape[1]}" for image in x}))
+            raise ImageSizeError(
+                f"photos of split {self.split.name!r} are of different sizes ({sizes}): "
+                "ask for a dataset with an image_size or crop_size"
+            )
+        truth = y.astype(np.float32) / np.float32(255) if self.classes == 1 else y.astype(np.int32)
+        return x.astype(np.float32), truth
+
+
+def few(dataset: Dataset, task: Task, split: Split, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """The examples ``numbers`` of a split, as they are: ``x`` uint8 (N, H, W, C) and ``y`` uint8 (N, H, W, 1)."""
+    examples = dataset.examples(split.name)
+    pairing = Pairing(split.name, task.features, task.classes)
+    pairs = [pairing(examples[int(number)], np.random.default_rng(0)) for number in numbers]
+    return {key: np.stack([pair[key] for pair in pairs]) for key in ("x", "y")}

@@ -10,10 +10,13 @@ from typing import Any
 
 from dataset_client import DatasetClientError, open_dataset
 from training.backend import require_backend
-from training.errors import OptionsError, TrainingError
+from training.config import make_options, read_config
+from training.errors import OptionsError, StoppedError, TrainingError
+from training.evaluation.command import add_evaluate_command
 from training.launcher import launch_training
+from training.losses import LOSSES
 from training.models import model_names
-from training.options import LOSSES, FitOptions
+from training.options import OPTIMIZERS, SCHEDULES, FitOptions
 from training.result import FitResult
 
 _EPILOG = """\
@@ -24,10 +27,18 @@ examples:
   # Train on a dataset directory that is already here.
   dataset-train fit ~/datasets/duts --output runs/duts-2 --epochs 40 --learning-rate 3e-4
 
+  # By a configuration file; go on with it where it was stopped or killed.
+  dataset-train fit ~/datasets/camvid --output runs/camvid --config camvid.toml
+  dataset-train fit ~/datasets/camvid --output runs/camvid --config camvid.toml --resume
+
+  # Two trainings and two baselines judged side by side on a split that neither has seen.
+  dataset-train evaluate runs/duts runs/duts-2 --dataset ~/datasets/duts --output evaluation --baselines
+
   # Masks for photos of any size.
   dataset-train predict runs/duts/best.keras holiday/*.jpg --output masks
 
-A training leaves best.keras, history.csv, history.png, predictions.png and report.json in DIR.
+A training leaves best.keras, history.csv, history.png, predictions.png and report.json in DIR, and while it runs
+state.npz, predictions/ and an event file for TensorBoard.
 The backend is Keras' own choice (TensorFlow) unless KERAS_BACKEND names another.
 """
 
@@ -37,11 +48,16 @@ the dataset's configuration, a file with a JSON object such as
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0, 1 after a message on stderr, 2 for wrong usage, or 130 after Ctrl-C."""
+    """Run the command; returns 0, 1 after a message on stderr, 2 for wrong usage, 130 after Ctrl-C, 143 after
+    SIGTERM.
+    """
     parsed = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow speaks of its build at every start
     try:
         parsed.run(parsed)
+    except StoppedError as error:
+        sys.stderr.write(f"dataset-train: {error}\n")
+        return 128 + error.signal
     except (TrainingError, DatasetClientError) as error:
         sys.stderr.write(f"dataset-train: {error}\n")
         return 1
@@ -98,20 +114,26 @@ def _show(result: FitResult) -> None:
         print(path)
 
 
+#: Flags that are options of the same name.
+_FLAGS = (
+    "model", "init", "classes", "inputs", "epochs", "batch_size", "seed", "loss", "optimizer", "learning_rate",
+    "schedule", "mixed_precision", "validation_split", "overwrite", "resume",
+)  # fmt: skip
+
+
 def _fit_options(parsed: argparse.Namespace) -> FitOptions:
-    """The options given on the command line, over the defaults."""
-    names = (
-        "model",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "seed",
-        "loss",
-        "validation_split",
-        "overwrite",
-    )
-    given = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
-    return FitOptions(model_options=dict(parsed.model_option), **given)
+    """The options of the configuration file, those of the command line in their place, and the defaults below."""
+    values = read_config(parsed.fit_config) if parsed.fit_config else {}
+    given = {name: getattr(parsed, name) for name in _FLAGS if getattr(parsed, name) is not None}
+    for name, value in parsed.set:
+        table, dot, entry = name.partition(".")
+        if dot:
+            given.setdefault(table, {})[entry] = value
+        else:
+            given[name] = value
+    if parsed.model_option:
+        given["model_options"] = {**given.get("model_options", {}), **dict(parsed.model_option)}
+    return make_options(values, given)
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -131,7 +153,7 @@ def _read_config(path: str) -> dict[str, Any]:
 def _model_option(text: str) -> tuple[str, Any]:
     """``name=value`` with the value in JSON."""
     name, separator, value = text.partition("=")
-    wrong = argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as base_filters=32")
+    wrong = argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with VALUE in JSON, such as base_filters=32")
     if not (name and separator):
         raise wrong
     try:
@@ -171,6 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--output", required=True, metavar="DIR", help="where <name of the photo>.png goes")
     predict.add_argument("--overwrite", action="store_true", help="replace files that are there")
     predict.set_defaults(run=_predict)
+
+    add_evaluate_command(commands)
     return parser
 
 
@@ -179,7 +203,29 @@ def _add_fit_options(parser: argparse.ArgumentParser) -> None:
     default = FitOptions()
     add = parser.add_argument
     add("--output", required=True, metavar="DIR", help="where checkpoint, report and pictures go")
-    add("--overwrite", action="store_true", help="replace another training in the output directory")
+    add("--overwrite", action="store_true", default=None, help="replace another training in the output directory")
+    add(
+        "--resume",
+        action="store_true",
+        default=None,
+        help="go on with the training in the output directory, exactly where its state was saved; "
+        "where there is none yet, begin",
+    )
+    add(
+        "--config",
+        dest="fit_config",
+        metavar="TRAIN.toml",
+        help="options as in docs/training.md; those given here come before them",
+    )
+    add(
+        "--set",
+        type=_model_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of the configuration file, the value in JSON, such as augmentation.flip=0.5; may be repeated",
+    )
+    add("--init", metavar="CHECKPOINT", help="take the first weights from a best.keras of the same model")
     add("--quiet", action="store_true", help="no progress on stderr")
     add("--model", choices=model_names(), help=f"default {default.model}")
     add(
@@ -190,6 +236,8 @@ def _add_fit_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="an option of the model, such as base_filters=32; may be given several times",
     )
+    add("--classes", type=int, metavar="N", help="default: what the dataset's manifest says; 1 is one subject")
+    add("--inputs", nargs="+", metavar="PLANE", help="what the model sees beside the photo, such as clicks or trimap")
     add("--epochs", type=int, metavar="N", help=f"default {default.epochs}")
     add("--batch-size", type=int, metavar="N", help=f"default {default.batch_size}")
     add("--learning-rate", type=float, metavar="RATE", help=f"default {default.learning_rate:g}")
@@ -199,7 +247,10 @@ def _add_fit_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"of the weights and the order of examples; default {default.seed}",
     )
-    add("--loss", choices=LOSSES, help=f"default {default.loss}")
+    add("--loss", choices=LOSSES, help="default bce+dice for one subject, ce for several classes")
+    add("--optimizer", choices=OPTIMIZERS, help=f"default {default.optimizer}")
+    add("--schedule", choices=SCHEDULES, help=f"of the learning rate; default {default.schedule}")
+    add("--mixed-precision", choices=("bfloat16", "float16"), help="compute in it; weights stay float32")
     add(
         "--validation-split",
         metavar="SPLIT",

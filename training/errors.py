@@ -9,18 +9,22 @@
     ├── ModelError
     │   ├── UnknownModelError       no model has that name
     │   ├── ModelOptionsError       the model has no such option, or not that value
-    │   └── ModelShapeError         the model cannot take such images or give so many classes
+    │   ├── ModelShapeError         the model cannot take such images or give so many classes
+    │   └── WeightsError            weights from elsewhere are not those of the model
     ├── DatasetError
     │   ├── SplitError              a split is missing or empty
     │   ├── FeatureError            the examples lack 'image' or 'mask', or they have another type
-    │   ├── ImageSizeError          the photos are not of one size, or a mask is not of its photo's
-    │   └── DatasetTooLargeError    a decoded split would not fit in memory
+    │   └── ImageSizeError          the photos are not of one size, or a mask is not of its photo's
     ├── DivergedError           the loss is no longer a finite number
     ├── MetricError             a truth and a prediction cannot be compared
+    ├── MemoryExhaustedError    a step needs more memory than the device or the machine has
+    ├── StoppedError            a signal has ended the training; its state is saved
     ├── CheckpointError         a checkpoint is missing, damaged, or not one of ours
+    │   └── StateError              the state to resume from is missing, damaged, or of another training
     └── PhotoError              a photo to predict cannot be read
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -56,6 +60,27 @@ class ModelShapeError(ModelError):
     """The model cannot take such images or give so many classes."""
 
 
+class WeightsError(ModelError):
+    """Weights from elsewhere are not those of the model.
+
+    ``missing`` are the names that the model needs and were not given, ``unexpected`` those given that it has no
+    place for, ``misshaped`` those whose shape is another: each sorted, and empty where that is not the fault.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+        misshaped: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
+        self.unexpected = tuple(unexpected)
+        self.misshaped = tuple(misshaped)
+
+
 class DatasetError(TrainingError):
     """The dataset cannot be trained on."""
 
@@ -70,10 +95,6 @@ class FeatureError(DatasetError):
 
 class ImageSizeError(DatasetError):
     """The photos of a split are not of one size, or a mask is not of its photo's."""
-
-
-class DatasetTooLargeError(DatasetError):
-    """A decoded split would not fit in memory."""
 
 
 class DivergedError(TrainingError):
@@ -94,8 +115,24 @@ class MetricError(TrainingError, ValueError):
     """A truth and a prediction cannot be compared."""
 
 
+class MemoryExhaustedError(TrainingError):
+    """A step needs more memory than the device or the machine has."""
+
+
+class StoppedError(TrainingError):
+    """A signal has ended the training; what it had reached is saved, to be resumed. ``signal`` is its number."""
+
+    def __init__(self, message: str, *, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class CheckpointError(TrainingError):
     """A checkpoint is missing, damaged, or not one of ours."""
+
+
+class StateError(CheckpointError):
+    """The state to resume from is missing, damaged, or of another training."""
 
 
 class PhotoError(TrainingError):

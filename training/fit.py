@@ -1,7 +1,8 @@
-"""Train a segmentation model on a `Dataset`, and leave what one needs to judge and use it."""
+"""Train a segmentation model on a `Dataset`, and leave what one needs to judge, use and continue it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -9,21 +10,32 @@ import keras
 from dataset_client import Dataset
 from training import plots
 from training.backend import require_backend
-from training.checkpoint import load_checkpoint
-from training.data import SegmentationSplit, load_splits
-from training.files import write_json
-from training.loop import TrainingLoop, best_epoch, compiled, evaluate
+from training.batches import Batches, few
+from training.checkpoint import copy_weights, load_checkpoint
+from training.data import Task, class_weights, read_task, spread
+from training.files import atomic_path, write_json
+from training.loop import Judge, TrainingLoop, best_epoch, evaluate
+from training.losses import check_loss
+from training.memory import memory_errors
 from training.models import check_model, create_model
-from training.options import FitOptions
+from training.optimizers import create_optimizer
+from training.options import RUNNING, FitOptions
 from training.outputs import Outputs, prepare_outputs
-from training.predict import predict_photos, spread
-from training.progress import show_measured_on
-from training.report import describe
+from training.pictures import sheet
+from training.predict import predict_inputs
+from training.progress import show_measured_on, show_resumed
+from training.report import describe, describe_origin
 from training.result import EpochRecord, FitResult
+from training.schedules import depends_on_epochs
+from training.signals import stop_requests
+from training.state import read_state, require_same
+from training.trackers import Tracker, make_trackers, require_mlflow
+from training.trainer import Trainer, make_trainer
 
 __all__ = ["EpochRecord", "FitOptions", "FitResult", "fit"]
 
 _PICTURES = 6
+_SHEET = 4
 
 
 def fit(
@@ -32,50 +44,150 @@ def fit(
     options: FitOptions | None = None,
     *,
     progress: bool = False,
+    trackers: Sequence[Tracker] = (),
 ) -> FitResult:
-    """Train a binary segmentation model, keep the weights with the best validation IoU, and measure them.
+    """Train a segmentation model, keep the weights with the best validation IoU, and measure them.
 
-    Into ``output_dir`` go ``best.keras``, ``history.csv``, ``history.png``, ``predictions.png`` and, last of
-    all, ``report.json``. On a CPU the same dataset, options and library versions give the same weights.
-    ``progress`` shows a bar and a line per epoch on stderr.
+    Into ``output_dir`` go ``best.keras``, ``history.csv``, ``state.npz``, an event file for TensorBoard,
+    ``predictions/``, at the end ``history.png`` and ``predictions.png`` and, last of all, ``report.json``. On a CPU the
+    same dataset, options and library versions give the same weights, however often the training is killed and resumed
+    on the way. ``progress`` shows a bar and a line per epoch on stderr; ``trackers`` are told of it all, too.
 
-    Raises `OutputError`, `DatasetError` or `ModelError` before training, and `DivergedError` as soon as the
-    loss is no longer finite: the last good checkpoint stays.
+    SIGTERM and Ctrl-C end it after the step under way, with its state saved: `StoppedError`. Raises `OutputError`,
+    `DatasetError`, `ModelError`, `OptionsError`, `CheckpointError` or `StateError` before training, `DivergedError` as
+    soon as the loss is no longer finite (the last good checkpoint stays), and `MemoryExhaustedError`.
     """
     options = options or FitOptions()
     require_backend()
-    outputs = prepare_outputs(output_dir, overwrite=options.overwrite)
-    train, validation = load_splits(dataset, options.train_split, options.validation_split)
-    input_shape = (*train.image_size, 3)
-    check_model(options.model, input_shape, 1, **options.model_options)
-    for path in outputs.existing():
-        path.unlink()
+    if options.mlflow:
+        require_mlflow()
+    outputs = prepare_outputs(output_dir, overwrite=options.overwrite, resume=options.resume)
+    task = read_task(dataset, options)
+    check_model(options.model, task.input_shape, task.classes, **options.model_options)
+    check_model(options.model, (*task.validation.size, task.channels), task.classes, **options.model_options)
+    check_loss(options.loss_for(task.classes), task.classes)
+    weights = class_weights(dataset, task, options)
+    subject = _subject(dataset, options)
+    state = read_state(outputs.state) if options.resume and outputs.state.exists() else None
+    if state is not None:
+        require_same(state, subject, outputs.state)
+    else:
+        for path in outputs.existing():
+            path.unlink()
 
     if progress:
-        show_measured_on(train.name, validation.name)
+        show_measured_on(task.train.name, task.validation.name)
+    with stop_requests() as stop, memory_errors(options, task.input_shape):
+        model, trainer, judge = _models(task, options, weights, resumed=state is not None)
+        origin = describe_origin(dataset, task, judge.model, options)
+        loop = TrainingLoop(
+            model,
+            trainer,
+            judge,
+            Batches(dataset, task, task.train, options, training=True),
+            Batches(dataset, task, task.validation, options, training=False),
+            options,
+            outputs,
+            subject,
+            origin,
+            stop,
+            show=progress,
+        )
+        if state is not None:
+            loop.resume(state)
+            del state  # as large as the model, thrice
+            if progress:
+                show_resumed(loop.progress.epoch, loop.progress.step)
+        own = make_trackers(options, outputs, subject, first_step=loop.progress.step)
+        loop.trackers = [*own, *trackers]
+        loop.draw = _Drawing(dataset, task, options, outputs, loop.trackers)
+        try:
+            history = loop.run()
+        finally:
+            for tracker in loop.trackers:
+                tracker.close()
+        return _finish(dataset, task, options, loop, history)
+
+
+def _models(
+    task: Task, options: FitOptions, weights: tuple[float, ...] | None, *, resumed: bool
+) -> tuple[Any, Trainer, Judge]:
+    """What learns, its compiled twin, and what is validated and kept."""
     keras.utils.set_random_seed(options.seed)
-    model = create_model(options.model, input_shape, 1, **options.model_options)
-    history = TrainingLoop(model, train, validation, options, outputs, progress).run()
+    epoch_steps = max(1, task.train.examples // options.batch_size)
+    with _precision(options):
+        model = create_model(options.model, task.input_shape, task.classes, **options.model_options)
+        if options.init is not None and not resumed:
+            copy_weights(load_checkpoint(options.init), model, options.init)
+        optimizer = create_optimizer(options, epoch_steps=epoch_steps)
+        trainer = make_trainer(model, options, classes=task.classes, weights=weights, optimizer=optimizer)
+        if options.ema is None and task.input_size == task.validation.size:
+            return model, trainer, Judge(model, trainer, model, trainer.optimizer)
+        shape = (*task.validation.size, task.channels)
+        judged = create_model(options.model, shape, task.classes, **options.model_options)
+        twin = make_trainer(judged, options, classes=task.classes, weights=weights)
+    return model, trainer, Judge(judged, twin, model, trainer.optimizer)
 
-    kept = load_checkpoint(outputs.checkpoint)
-    iou_after = evaluate(compiled(kept, options), validation, options)["iou"]
-    _draw(kept, validation, history, outputs, options)
-    best = best_epoch(history).epoch
-    result = FitResult(outputs, tuple(history), best, history[0].val_iou, iou_after, validation.name)
-    write_json(outputs.report, describe(dataset, train, validation, kept, options, result))
+
+@contextmanager
+def _precision(options: FitOptions) -> Iterator[None]:
+    """Layers made inside compute in the precision that is asked for; weights stay float32."""
+    before = keras.config.dtype_policy()
+    if options.mixed_precision is not None:
+        keras.config.set_dtype_policy(f"mixed_{options.mixed_precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _subject(dataset: Dataset, options: FitOptions) -> dict[str, Any]:
+    """What makes a training this one and no other: all that its weights depend on."""
+    told = {name: value for name, value in options.to_json().items() if name not in RUNNING}
+    if not depends_on_epochs(options):
+        del told["epochs"]  # a training may go on for longer than was planned
+    provenance = dataset.manifest.get("provenance")
+    return {
+        "dataset_id": dataset.dataset_id,
+        "provenance": provenance.get("sha256") if isinstance(provenance, dict) else provenance,
+        "backend": keras.backend.backend(),
+        **told,
+    }
+
+
+class _Drawing:
+    """Draws what a model makes of some examples of the validation split, while it learns."""
+
+    def __init__(
+        self, dataset: Dataset, task: Task, options: FitOptions, outputs: Outputs, trackers: Sequence[Tracker]
+    ) -> None:
+        self._batch_size, self._outputs, self._trackers = options.batch_size, outputs, trackers
+        self._examples = few(dataset, task, task.validation, spread(task.validation.examples, _SHEET))
+
+    def __call__(self, model: Any, step: int, samples: int) -> None:
+        x = self._examples["x"]
+        drawn = sheet(x[..., :3], self._examples["y"][..., 0], predict_inputs(model, x, batch_size=self._batch_size))
+        path = self._outputs.prediction_sheet(samples)
+        path.parent.mkdir(exist_ok=True)
+        with atomic_path(path) as temporary:
+            drawn.save(temporary, quality=88)
+        for tracker in self._trackers:
+            tracker.picture(step, path, (drawn.height, drawn.width))
+
+
+def _finish(
+    dataset: Dataset, task: Task, options: FitOptions, loop: TrainingLoop, history: list[EpochRecord]
+) -> FitResult:
+    """Read the checkpoint back, measure and draw it, and write the report."""
+    outputs, judge = loop.outputs, loop.judge
+    # Into the twin that is compiled already.
+    copy_weights(load_checkpoint(outputs.checkpoint), judge.model, str(outputs.checkpoint))
+    iou_after = evaluate(judge.trainer, loop.validation)["iou"]
+    best = best_epoch(history)
+    plots.draw_history(outputs.history_plot, history, best)
+    examples = few(dataset, task, task.validation, spread(task.validation.examples, _PICTURES))
+    predictions = predict_inputs(judge.model, examples["x"], batch_size=options.batch_size)
+    plots.draw_predictions(outputs.predictions, examples["x"][..., :3], examples["y"], predictions, task.labels)
+    result = FitResult(outputs, tuple(history), best.epoch, history[0].val_iou, iou_after, task.validation.name)
+    write_json(outputs.report, describe(loop.origin, result, stopped_early=loop.out_of_patience()))
     return result
-
-
-def _draw(
-    model: Any,
-    validation: SegmentationSplit,
-    history: Sequence[EpochRecord],
-    outputs: Outputs,
-    options: FitOptions,
-) -> None:
-    """The two pictures."""
-    plots.draw_history(outputs.history_plot, history, best_epoch(history))
-    shown = spread(len(validation), _PICTURES)
-    images, masks = validation.images[shown], validation.masks[shown]
-    predictions = predict_photos(model, images, batch_size=options.batch_size)
-    plots.draw_predictions(outputs.predictions, images, masks, predictions)

@@ -36,7 +36,7 @@ def launch_training(
     """
     options = fit_options or FitOptions()
     require_backend()
-    prepare_outputs(output_dir, overwrite=options.overwrite)
+    prepare_outputs(output_dir, overwrite=options.overwrite, resume=options.resume)
     dataset = request(
         dataset_name,
         handler_version,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from training.errors import OutputError
 
+_EVENTS = "events.out.tfevents."
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -19,6 +21,11 @@ class Outputs:
         return self.directory / "best.keras"
 
     @property
+    def state(self) -> Path:
+        """Where the training stands, to be resumed: see `training.state`."""
+        return self.directory / "state.npz"
+
+    @property
     def history_csv(self) -> Path:
         """A row per epoch."""
         return self.directory / "history.csv"
@@ -30,7 +37,7 @@ class Outputs:
 
     @property
     def predictions(self) -> Path:
-        """Photo | truth | prediction | overlay, of some of the validation split."""
+        """Photo | truth | prediction | overlay, of some of the validation split, by the kept model."""
         return self.directory / "predictions.png"
 
     @property
@@ -38,15 +45,25 @@ class Outputs:
         """What was trained on what, and how well: JSON, written last."""
         return self.directory / "report.json"
 
+    def prediction_sheet(self, samples: int) -> Path:
+        """The same while training, smaller, after ``samples`` examples."""
+        return self.directory / "predictions" / f"{samples:09}.jpg"
+
+    def event_file(self, suffix: str) -> Path:
+        """One of TensorBoard's event files; ``suffix`` tells those of one training apart."""
+        return self.directory / f"{_EVENTS}{suffix}"
+
     def existing(self) -> list[Path]:
         """Those of the files that are there."""
-        files = (self.checkpoint, self.history_csv, self.history_plot, self.predictions, self.report)
+        files = [self.checkpoint, self.state, self.history_csv, self.history_plot, self.predictions, self.report]
+        files += sorted(self.directory.glob(f"{_EVENTS}*"))
+        files += sorted(self.prediction_sheet(0).parent.glob("*.jpg"))
         return [path for path in files if path.exists()]
 
 
-def prepare_outputs(output_dir: str | os.PathLike[str], *, overwrite: bool) -> Outputs:
+def prepare_outputs(output_dir: str | os.PathLike[str], *, overwrite: bool, resume: bool = False) -> Outputs:
     """Make the directory if need be. Raises `OutputError` if it cannot be written, or holds another training
-    and ``overwrite`` does not allow to replace it. Deletes nothing.
+    and neither ``overwrite`` allows to replace it nor ``resume`` to go on with it. Deletes nothing.
     """
     outputs = Outputs(Path(output_dir))
     try:
@@ -56,9 +73,16 @@ def prepare_outputs(output_dir: str | os.PathLike[str], *, overwrite: bool) -> O
     if not os.access(outputs.directory, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to the output directory {outputs.directory}")
     present = outputs.existing()
-    if present and not overwrite:
+    if resume:
+        if outputs.checkpoint.exists() and not outputs.state.exists():
+            raise OutputError(
+                f"{outputs.directory} holds a training without its state ({outputs.state.name}), which cannot be "
+                "resumed: name another directory, begin from its best.keras with init, or allow overwriting"
+            )
+    elif present and not overwrite:
         names = ", ".join(path.name for path in present)
         raise OutputError(
-            f"{outputs.directory} holds another training ({names}): name another directory, or allow overwriting"
+            f"{outputs.directory} holds another training ({names}): name another directory, allow overwriting, "
+            "or resume it"
         )
     return outputs

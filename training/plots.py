@@ -1,6 +1,7 @@
 """The pictures of a training: its curves, and what the model sees. No pyplot, no global state."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from training.files import atomic_path
-from training.metrics import binary_iou
+from training.metrics import VOID, binary_iou
+from training.pictures import FALSE, HIT, MISSED, class_colors, tiles
 from training.result import EpochRecord
 
 _TRAIN, _VALIDATION, _MUTED = "#8a94a6", "#0b6e99", "#5b6472"
-#: Of the overlay: a pixel found, one that is none, one that was missed. Distinct without red and green.
-_HIT, _FALSE, _MISSED = (38, 166, 154), (255, 160, 0), (216, 27, 136)
 _TILE = 2.3  # inches, the longer side of a photo
 
 
@@ -59,15 +59,24 @@ def draw_history(path: Path, history: Sequence[EpochRecord], best: EpochRecord) 
     _save(figure, path, dpi=130)
 
 
-def draw_predictions(path: Path, images: np.ndarray, masks: np.ndarray, predictions: np.ndarray) -> None:
-    """A row per photo: photo | truth | prediction | overlay, with its IoU.
+def draw_predictions(
+    path: Path,
+    images: np.ndarray,
+    masks: np.ndarray,
+    predictions: np.ndarray,
+    labels: Mapping[int, str] | None = None,
+) -> None:
+    """A row per photo: photo | truth | prediction | overlay, with its IoU, or with several classes its pixel accuracy.
 
-    ``images`` uint8 (N, H, W, 3), ``masks`` uint8 (N, H, W, 1), ``predictions`` float in [0, 1] (N, H, W,
-    1), N ≥ 1.
+    ``images`` uint8 (N, H, W, 3), ``masks`` uint8 (N, H, W, 1), ``predictions`` float in [0, 1] (N, H, W, classes),
+    N ≥ 1; ``labels`` names classes by number.
     """
     rows, height, width = images.shape[:3]
+    classes = predictions.shape[3]
     scale = _TILE / max(height, width)
-    gap, header, footer = 0.06, 0.34, 0.42  # inches
+    legend = _legend(classes, labels or {})
+    columns = min(len(legend), 6)
+    gap, header, footer = 0.06, 0.34, 0.18 + 0.24 * math.ceil(len(legend) / columns)  # inches
     tile_width, tile_height = width * scale, height * scale
     total_width = 4 * tile_width + 5 * gap
     total_height = rows * (tile_height + gap) + header + footer
@@ -75,11 +84,8 @@ def draw_predictions(path: Path, images: np.ndarray, masks: np.ndarray, predicti
 
     for row in range(rows):
         truth = masks[row, :, :, 0]
-        probability = predictions[row, :, :, 0]
-        iou = binary_iou(truth / 255, probability)
-        tiles = (images[row], truth, probability * 255, overlay(images[row], truth, probability))
         bottom = total_height - header - (row + 1) * tile_height - row * gap
-        for column, tile in enumerate(tiles):
+        for column, tile in enumerate(tiles(images[row], truth, predictions[row])):
             left = gap + column * (tile_width + gap)
             axes = figure.add_axes(
                 (
@@ -89,22 +95,19 @@ def draw_predictions(path: Path, images: np.ndarray, masks: np.ndarray, predicti
                     tile_height / total_height,
                 )
             )
-            axes.imshow(tile, cmap="gray", vmin=0, vmax=255)
+            axes.imshow(tile)
             axes.set_axis_off()
             if row == 0:
                 title = ("Photo", "Truth", "Prediction", "Overlay")[column]
                 axes.set_title(title, fontsize=11, fontweight="bold", color="#1f2733", pad=6)
             if column == 3:
-                _badge(axes, f"IoU {iou:.2f}")
+                _badge(axes, _verdict(truth, predictions[row]))
     figure.legend(
-        handles=[
-            Patch(color=np.array(color) / 255, label=label)
-            for color, label in ((_HIT, "found"), (_FALSE, "too much"), (_MISSED, "missed"))
-        ],
+        handles=[Patch(color=np.array(color) / 255, label=label) for color, label in legend],
         loc="lower center",
-        ncols=3,
+        ncols=columns,
         frameon=False,
-        fontsize=10,
+        fontsize=10 if classes == 1 else 8,
         bbox_to_anchor=(0.5, 0.0),
         handlelength=1,
         handleheight=1,
@@ -112,19 +115,22 @@ def draw_predictions(path: Path, images: np.ndarray, masks: np.ndarray, predicti
     _save(figure, path, dpi=110)
 
 
-def overlay(image: np.ndarray, truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """The photo in grey, with colour where the mask is: found, too much, missed.
+def _verdict(truth: np.ndarray, prediction: np.ndarray) -> str:
+    """How good one prediction is, in a few letters."""
+    if prediction.shape[2] == 1:
+        return f"IoU {binary_iou(truth / 255, prediction[:, :, 0]):.2f}"
+    known = truth != VOID
+    right = np.count_nonzero(known & (prediction.argmax(axis=2) == truth))
+    return f"right {right / max(1, np.count_nonzero(known)):.2f}"
 
-    ``image`` uint8 (H, W, 3), ``truth`` uint8 (H, W), ``probability`` float in [0, 1] (H, W); gives uint8
-    (H, W, 3).
-    """
-    true, predicted = truth >= 127.5, probability >= 0.5
-    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-    drawn = np.repeat((0.75 * grey + 48)[:, :, None], 3, axis=2)
-    for where, color in ((true & predicted, _HIT), (~true & predicted, _FALSE), (true & ~predicted, _MISSED)):
-        drawn[where] = 0.45 * drawn[where] + 0.55 * np.array(color, np.float32)
-    pixels: np.ndarray = np.rint(drawn.clip(0, 255)).astype(np.uint8)
-    return pixels
+
+def _legend(classes: int, labels: Mapping[int, str]) -> list[tuple[Any, str]]:
+    """Colours and what they mean."""
+    if classes == 1:
+        return [(HIT, "found"), (FALSE, "too much"), (MISSED, "missed")]
+    colors = class_colors(classes)
+    named = [(colors[number], labels.get(number, f"class {number}")) for number in range(min(classes, 24))]
+    return [*named, (MISSED, "wrong (overlay)")]
 
 
 def _badge(axes: Any, text: str) -> None:

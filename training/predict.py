@@ -13,9 +13,16 @@ from training.errors import CheckpointError, OutputError, PhotoError
 from training.files import atomic_path
 
 
-def predict_photos(model: Any, photos: np.ndarray, *, batch_size: int) -> np.ndarray:
-    """Float32 (N, H, W, classes) in [0, 1] for photos uint8 (N, H, W, 3) of the model's size."""
-    return np.asarray(model.predict(photos.astype(np.float32), batch_size=batch_size, verbose=0))
+def predict_inputs(model: Any, inputs: np.ndarray, *, batch_size: int) -> np.ndarray:
+    """Float32 (N, H, W, classes) in [0, 1] for ``inputs`` uint8 (N, H, W, C) of the model's size: photos, and behind
+    their three channels any further ones. Of several outputs it is the first, the fused one.
+    """
+    predicted = []
+    for begin in range(0, len(inputs), batch_size):
+        outputs = model.predict_on_batch(inputs[begin : begin + batch_size].astype(np.float32))
+        first = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        predicted.append(np.asarray(first, np.float32))
+    return np.concatenate(predicted)
 
 
 def predict_files(
@@ -25,8 +32,8 @@ def predict_files(
     *,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write ``<stem>.png`` for each photo: its mask as 8-bit grey (255 is the subject), as large as the
-    photo.
+    """Write ``<stem>.png`` for each photo: its mask as 8-bit grey, as large as the photo. 255 is the subject; of a
+    model of several classes, the grey level is the number of the likeliest.
 
     The photo is resized to what the model was trained on, and the mask back; both bilinear. Returns what it
     wrote. Raises `CheckpointError`, `PhotoError`, or `OutputError` where two photos have one stem, or
@@ -38,26 +45,30 @@ def predict_files(
     for path in paths:
         _require_photo(path)
     model = load_checkpoint(checkpoint)
-    if model.output_shape[3] != 1:
+    height, width, channels = model.input_shape[1:]
+    if channels != 3:
         raise CheckpointError(
-            f"the checkpoint {checkpoint} tells {model.output_shape[3]} classes apart: "
-            "predict takes models of one subject, made with classes=1"
+            f"the checkpoint {checkpoint} takes {channels} channels, {channels - 3} beside the photo's: "
+            "predict has photos alone; use training.predict.predict_inputs"
         )
-    height, width = model.input_shape[1:3]
     for path, target in zip(paths, targets, strict=True):
         photo = _read(path)
         small = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
-        mask = predict_photos(model, small[None], batch_size=1)[0, :, :, 0]
-        grey = Image.fromarray(mask).resize(photo.size, Image.Resampling.BILINEAR)
-        pixels = np.rint(np.clip(np.asarray(grey), 0, 1) * 255).astype(np.uint8)
+        mask = _mask(predict_inputs(model, small[None], batch_size=1)[0], photo.size)
         with atomic_path(target) as temporary:
-            Image.fromarray(pixels).save(temporary)
+            mask.save(temporary)
     return targets
 
 
-def spread(count: int, most: int) -> np.ndarray:
-    """Up to ``most`` different indices in [0, count), evenly spread, ascending: int64."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+def _mask(probability: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """The mask in 8-bit grey at ``size`` = (width, height), of probabilities (H, W, classes)."""
+    planes = [
+        np.asarray(Image.fromarray(probability[:, :, number]).resize(size, Image.Resampling.BILINEAR))
+        for number in range(probability.shape[2])
+    ]
+    if len(planes) == 1:
+        return Image.fromarray(np.rint(np.clip(planes[0], 0, 1) * 255).astype(np.uint8))
+    return Image.fromarray(np.argmax(planes, axis=0).astype(np.uint8))
 
 
 def _targets(photos: list[Path], output_dir: Path, *, overwrite: bool) -> list[Path]:

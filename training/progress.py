@@ -1,37 +1,36 @@
 """What a person sees while a model trains: a bar per epoch, and a line when it is done; all on stderr."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-import keras
 from tqdm import tqdm
 
 from training.result import EpochRecord
 
 
-@contextmanager
-def epoch_bar(epoch: int, epochs: int, batches: int, *, shown: bool) -> Iterator[list[Any]]:
-    """A bar over the batches of one epoch, gone at its end. Gives the callbacks that move it, if any."""
-    if not shown:
-        yield []
-        return
-    with tqdm(total=batches, desc=f"epoch {epoch}/{epochs}", unit="batch", leave=False, disable=None) as bar:
-        yield [_MoveBar(bar)]
+class EpochBar:
+    """A bar over the batches of one epoch, of which ``done`` are done and ``left`` are to come; gone at its end."""
 
+    def __init__(self, epoch: int, epochs: int, done: int, left: int, *, shown: bool) -> None:
+        # None: shown where stderr is a terminal.
+        self._bar = tqdm(
+            total=done + left,
+            initial=done,
+            desc=f"epoch {epoch}/{epochs}",
+            unit="batch",
+            leave=False,
+            disable=None if shown else True,
+        )
 
-class _MoveBar(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-    """Moves a bar on by a batch, and shows the running loss."""
+    def __enter__(self) -> "EpochBar":
+        return self
 
-    def __init__(self, bar: Any) -> None:
-        super().__init__()
-        self.bar = bar
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002  # Keras' signature
-        if logs and "loss" in logs:
-            self.bar.set_postfix_str(f"loss {float(logs['loss']):.4f}", refresh=False)
-        self.bar.update()
+    def move(self, loss: float) -> None:
+        """One batch more, and its loss."""
+        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self._bar.update()
 
 
 def show_measured_on(train: str, validation: str) -> None:
@@ -43,6 +42,11 @@ def show_measured_on(train: str, validation: str) -> None:
             "measuring on 'test': the best checkpoint is chosen on it, which makes its IoU optimistic; "
             "for an honest one, request splits such as {'train': 0.9, 'validation': 0.1}\n"
         )
+
+
+def show_resumed(epoch: int, step: int) -> None:
+    """Write where a training goes on."""
+    sys.stderr.write(f"resuming in epoch {epoch}, after step {step}\n")
 
 
 def show_epoch(record: EpochRecord, epochs: int, *, best: bool) -> None:

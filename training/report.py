@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,46 +11,35 @@ from typing import Any
 import keras
 
 from dataset_client import Dataset
-from training.data import SegmentationSplit
+from training.data import Task
 from training.options import FitOptions
 from training.result import FitResult
 
 _FROM_MANIFEST = ("dataset_name", "handler", "config", "provenance")
 
 
-def describe(
-    dataset: Dataset,
-    train: SegmentationSplit,
-    validation: SegmentationSplit,
-    model: Any,
-    options: FitOptions,
-    result: FitResult,
-) -> dict[str, Any]:
-    """The report as JSON types."""
+def describe_origin(dataset: Dataset, task: Task, model: Any, options: FitOptions) -> dict[str, Any]:
+    """What is trained on what, how, and with which code, as JSON types: part of the report and of each checkpoint."""
     manifest = dataset.manifest
     return {
-        "format": 1,
+        "format": 2,
         "dataset": {
             "dataset_id": dataset.dataset_id,
             **{key: manifest.get(key) for key in _FROM_MANIFEST},
-            "train_split": {"name": train.name, "examples": len(train)},
-            "validation_split": {"name": validation.name, "examples": len(validation)},
+            "train_split": {"name": task.train.name, "examples": task.train.examples},
+            "validation_split": {"name": task.validation.name, "examples": task.validation.examples},
+            "labels": {str(number): name for number, name in task.labels.items()},
         },
         "model": {
             "name": options.model,
             "options": dict(options.model_options),
             "input_shape": list(model.input_shape[1:]),
-            "classes": model.output_shape[-1],
+            "input_features": list(task.features),
+            "classes": task.classes,
             "parameters": model.count_params(),
         },
         "options": options.to_json(),
-        "result": {
-            "iou_before": result.iou_before,
-            "iou_after": result.iou_after,
-            "best_epoch": result.best_epoch,
-            "checkpoint": result.outputs.checkpoint.name,
-        },
-        "history": [asdict(record) for record in result.history],
+        "seed": options.seed,
         "software": {
             **code_version(),
             "python": platform.python_version(),
@@ -58,6 +48,21 @@ def describe(
             "backend_version": version_of(keras.backend.backend()),
             "machine": platform.machine(),
         },
+    }
+
+
+def describe(origin: Mapping[str, Any], result: FitResult, *, stopped_early: bool) -> dict[str, Any]:
+    """The report: the origin, what came of it, and the history."""
+    return {
+        **origin,
+        "result": {
+            "iou_before": result.iou_before,
+            "iou_after": result.iou_after,
+            "best_epoch": result.best_epoch,
+            "stopped_early": stopped_early,
+            "checkpoint": result.outputs.checkpoint.name,
+        },
+        "history": [asdict(record) for record in result.history],
     }
 
 

@@ -10,7 +10,9 @@ class EpochRecord:
     """One epoch. Epoch 0 is the untrained model: it has no ``loss`` and ``iou``, which are taken while
     training.
 
-    IoU is in [0, 1] at threshold 0.5 over all pixels of the split; ``val_`` marks the validation split.
+    IoU is in [0, 1]: of one subject at threshold 0.5 over all pixels of the split, or the mean over classes; ``val_``
+    marks the validation split. ``learning_rate`` is what the next step would have. ``seconds`` are of the whole epoch,
+    ``waited`` is the share in [0, 1] of the time of its steps in which these waited for a batch.
     """
 
     epoch: int
@@ -18,7 +20,9 @@ class EpochRecord:
     iou: float | None
     val_loss: float
     val_iou: float
-    seconds: float
+    learning_rate: float | None = None
+    seconds: float = 0.0
+    waited: float | None = None
 
     @property
     def score(self) -> tuple[float, float]:

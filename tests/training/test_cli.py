@@ -8,6 +8,11 @@ import sys
 
 import pytest
 
+# Keras 3.15 on TensorFlow 2.21: NumPy 2 wishes for a copy keyword that tf.Variable.__array__ does not have.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
 COMMAND = (sys.executable, "-m", "training.cli")
 
 
@@ -21,7 +26,7 @@ def test_help_teaches():
     for word in ("launch", "fit", "predict", "examples:", "best.keras", "KERAS_BACKEND"):
         assert word in top.stdout
     launch = dataset_train("launch", "--help").stdout
-    for word in ("CONFIG.json", "--server", "--cache-dir", "--timeout", "--validation-split", "default 20"):
+    for word in ("CONFIG.json", "--server", "--cache-dir", "--timeout", "--validation-split", "default 20", "--resume"):
         assert word in launch
 
 
@@ -64,21 +69,33 @@ def test_errors_of_the_client_are_messages_too(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_fits_and_predicts(make_dataset, ellipses, tmp_path):
+def test_fits_resumes_and_predicts(make_dataset, ellipses, tmp_path, capfd):
     from PIL import Image
 
+    from training.cli import main
+
     dataset = make_dataset({"train": ellipses(2, size=(16, 16)), "test": ellipses(1, size=(16, 16))})
-    options = ("--epochs", 1, "--model-option", "depth=1", "--model-option", "base_filters=2")
-    done = dataset_train("fit", dataset.path, "--output", tmp_path / "run", *options)
-    assert done.returncode == 0, done.stderr
-    assert "IoU on 'test'" in done.stdout
-    assert "epoch 1/1" in done.stderr
+    (tmp_path / "train.toml").write_text("epochs = 5\n[model_options]\ndepth = 1\nbase_filters = 8\n")
+    arguments = ["fit", str(dataset.path), "--output", str(tmp_path / "run"), "--config", str(tmp_path / "train.toml")]
+    arguments += ["--model-option", "base_filters=2", "--set", "predictions_every=0"]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    told = capfd.readouterr()
+    assert "IoU on 'test'" in told.out
+    assert "epoch 1/1" in told.err
+    assert main([*arguments, "--epochs", "2"]) == 1
+    assert "holds another training" in capfd.readouterr().err
+    assert main([*arguments, "--epochs", "2", "--resume"]) == 0
+    told = capfd.readouterr().err
+    assert "resuming in epoch 2, after step 1" in told
+    assert "epoch 2/2" in told
+    assert "epoch 1/2" not in told
+    assert main([*arguments, "--epochs", "2", "--resume", "--seed", "1"]) == 1
+    assert "is of another training: seed was 0 and is 1" in capfd.readouterr().err
 
     Image.fromarray(ellipses(1)[0]["image"]).save(tmp_path / "photo.jpg")
-    checkpoint = tmp_path / "run" / "best.keras"
-    done = dataset_train("predict", checkpoint, tmp_path / "photo.jpg", "--output", tmp_path / "masks")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(tmp_path / "masks" / "photo.png")]
+    checkpoint, photo = str(tmp_path / "run" / "best.keras"), str(tmp_path / "photo.jpg")
+    assert main(["predict", checkpoint, photo, "--output", str(tmp_path / "masks")]) == 0
+    assert capfd.readouterr().out.split() == [str(tmp_path / "masks" / "photo.png")]
 
 
 def test_ctrl_c_ends_with_130(tmp_path):

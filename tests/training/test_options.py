@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from training.backend import configured_backend, require_backend
+from training.config import make_options, read_config
 from training.errors import BackendError, ModelOptionsError, OptionsError, OutputError, UnknownModelError
 from training.files import atomic_path, write_json
 from training.options import FitOptions
@@ -26,6 +27,24 @@ from training.outputs import prepare_outputs
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"loss": "hinge"}, "bce, ce, focal"),
+        ({"classes": 0}, "classes"),
+        ({"optimizer": "lion"}, "adam, adamw, rmsprop, sgd"),
+        ({"optimizer": "sgd", "optimizer_options": {"rho": 0.9}}, "sgd has no option rho; it has: momentum, nesterov"),
+        ({"schedule": "step"}, "constant, exponential, cosine, polynomial"),
+        ({"decay": 1.5}, "decay"),
+        ({"weight_decay": -1}, "weight_decay"),
+        ({"warmup_steps": -1}, "warmup_steps"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"clip_norm": 0}, "clip_norm"),
+        ({"ema": 1.0}, "ema"),
+        ({"mixed_precision": "float8"}, "bfloat16, float16"),
+        ({"patience": 0}, "patience"),
+        ({"class_weights": "mean"}, "class_weights"),
+        ({"class_weights": [1, -1]}, "class_weights"),
+        ({"inputs": "clicks"}, "inputs"),
+        ({"save_seconds": 0}, "save_seconds"),
+        ({"overwrite": True, "resume": True}, "choose one"),
+        ({"resume": 1}, "true or false"),
         ({"train_split": ""}, "train_split"),
         ({"validation_split": ""}, "validation_split"),
     ],
@@ -36,15 +55,23 @@ def test_options_out_of_range_are_refused(wrong, message):
 
 
 def test_the_models_options_are_checked_and_completed():
-    assert FitOptions(model_options={"depth": 2}).model_options == {"base_filters": 16, "depth": 2}
+    chosen = FitOptions(model_options={"depth": 2}).model_options
+    assert (chosen["base_filters"], chosen["depth"]) == (16, 2)
     with pytest.raises(ModelOptionsError, match="no option width"):
         FitOptions(model_options={"width": 2})
-    with pytest.raises(UnknownModelError, match="there are: unet"):
+    with pytest.raises(UnknownModelError, match="there are: .*unet"):
         FitOptions(model="vgg")
 
 
 def test_options_travel():
-    options = FitOptions(epochs=3, model_options={"depth": 2})
+    options = FitOptions(
+        epochs=3,
+        model_options={"depth": 2},
+        inputs=["clicks"],
+        class_weights=[1, 2],
+        augmentation={"crop": [32, 32], "scale": [0.8, 1.2]},
+        ema=0.999,
+    )
     assert pickle.loads(pickle.dumps(options)) == options
     assert dataclasses.replace(options, epochs=4).epochs == 4
     assert FitOptions(**json.loads(json.dumps(options.to_json()))) == options
@@ -86,3 +113,55 @@ def test_a_file_is_whole_or_absent(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, float("nan"))
+
+
+CONFIG = """
+epochs = 7
+optimizer = "rmsprop"
+learning_rate = 1e-3
+class_weights = "median"
+inputs = ["clicks"]
+
+[model_options]
+depth = 2
+
+[augmentation]
+flip = 0.5
+crop = [32, 48]
+"""
+
+
+def test_a_file_gives_options_and_what_is_given_besides_comes_first(tmp_path):
+    path = tmp_path / "train.toml"
+    path.write_text(CONFIG)
+    options = make_options(
+        read_config(path), {"epochs": 9, "model_options": {"base_filters": 4}, "augmentation": {"flip": 0.0}}
+    )
+    assert options == FitOptions(
+        epochs=9,
+        optimizer="rmsprop",
+        class_weights="median",
+        inputs=("clicks",),
+        model_options={"depth": 2, "base_filters": 4},
+        augmentation={"crop": (32, 48)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", r"train\.toml: there is no option epoch; did you mean epochs\?"),
+        ("[augmentation]\nflips = 1", r"no option augmentation\.flips; did you mean augmentation\.flip\?"),
+        ("zzz = 1", r"no option zzz; there are: model, "),
+        ("epochs = ", "is not TOML"),
+        ("model_options = 3", "model_options is a table of options, not 3"),
+        ('epochs = "3"', "epochs is a whole number"),
+    ],
+)
+def test_a_file_with_faults_is_refused(tmp_path, text, message):
+    path = tmp_path / "train.toml"
+    path.write_text(text)
+    with pytest.raises(OptionsError, match=message):
+        make_options(read_config(path))
+    with pytest.raises(OptionsError, match="cannot read"):
+        read_config(tmp_path / "other.toml")
