@@ -90,5 +90,6 @@ def precision_recall_f1(matrix: np.ndarray) -> PrecisionRecall:
 
 def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
     """``above / below`` in float64; ``otherwise`` where ``below`` is 0."""
-    filled = np.full(below.shape, otherwise)
-    return np.divide(above, below, out=filled, where=below != 0)
+    ratio = np.full(below.shape, otherwise)
+    np.divide(above, below, out=ratio, where=below != 0)
+    return ratio

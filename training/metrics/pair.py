@@ -32,8 +32,8 @@ class Pair:
     def counts_at(self, threshold: float) -> tuple[int, int]:
         """Pixels of the subject and of the background at or above a threshold in [0, 1], unquantised."""
         above = self.prediction >= threshold
-        hits = np.count_nonzero(above & self.truth)
-        return hits, np.count_nonzero(above) - hits
+        hits, predicted = int(np.count_nonzero(above & self.truth)), int(np.count_nonzero(above))
+        return hits, predicted - hits
 
     @property
     def adaptive_threshold(self) -> float:

@@ -111,7 +111,9 @@ def f_beta(precision: np.ndarray, recall: np.ndarray, beta_squared: float = BETA
     """
     above = (1 + beta_squared) * precision * recall
     below = beta_squared * precision + recall
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    ratio = np.zeros_like(above)
+    np.divide(above, below, out=ratio, where=below > 0)
+    return ratio
 
 
 def f_beta_curve(truth: np.ndarray, prediction: np.ndarray, beta_squared: float = BETA_SQUARED) -> np.ndarray:
