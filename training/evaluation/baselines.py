@@ -14,7 +14,7 @@ of them, evenly spread) is moved to 0.5 by two straight lines. Without that a ce
 0.5, would find nothing and be no baseline at all. The evaluated split plays no part in any of this.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,8 @@ class CentrePrior:
     is_model = False
     name = "centre prior"
 
-    def __init__(self, classes: int, frequencies: np.ndarray, examples: int) -> None:
-        self.classes, self.frequencies, self.examples = classes, frequencies, examples
+    def __init__(self, classes: int, frequencies: np.ndarray, fitted_on: Mapping[str, Any]) -> None:
+        self.classes, self.frequencies, self.fitted_on = classes, frequencies, fitted_on
         self.threshold = 0.5
 
     def prior(self, size: tuple[int, int]) -> np.ndarray:
@@ -54,13 +54,13 @@ class CentrePrior:
         return self.prior(photo.size)
 
     def predict(self, photos: Sequence[Photo]) -> list[np.ndarray]:
-        """See `training.evaluation.predictors.Predictor`."""
+        """See `training.evaluation.predictor.Predictor`."""
         return [self._calibrated(self.posterior(photo)) for photo in photos]
 
     def describe(self) -> dict[str, Any]:
         """What it is, as JSON types."""
         calibration = {"threshold": round(float(self.threshold), 2)} if self.classes == 1 else {}
-        return {"kind": "baseline", "fitted_on_examples": self.examples, **calibration}
+        return {"kind": "baseline", "fitted_on": dict(self.fitted_on), **calibration}
 
     def calibrate(self, photos: Iterable[Photo]) -> None:
         """Choose the threshold with the best mean IoU on these photos."""
@@ -86,7 +86,7 @@ class ColourModel(CentrePrior):
     name = "colour model"
 
     def __init__(self, prior: CentrePrior, likelihoods: np.ndarray) -> None:
-        super().__init__(prior.classes, prior.frequencies, prior.examples)
+        super().__init__(prior.classes, prior.frequencies, prior.fitted_on)
         self.likelihoods = likelihoods
 
     def posterior(self, photo: Photo) -> np.ndarray:
@@ -117,8 +117,9 @@ def fit_baselines(reader: PhotoReader, classes: int, moved: Callable[[int], None
             colours += np.bincount(cells, minlength=colours.size).reshape(colours.shape)
         moved(len(batch))
     levels.check()
+    fitted_on = {"dataset_id": reader.dataset.dataset_id, "split": reader.split, "examples": len(reader)}
     frequencies = (places + 1 / kinds) / (known + 1)  # a place that is never labelled knows nothing
-    prior = CentrePrior(classes, frequencies, len(reader))
+    prior = CentrePrior(classes, frequencies, fitted_on)
     colour = ColourModel(prior, colours / colours.sum(axis=0))
     if classes == 1:
         numbers = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _CALIBRATED_ON)).round().astype(int))

@@ -20,6 +20,7 @@ def add_evaluate_command(commands: Any) -> None:
     add("--split", default=default.split, metavar="SPLIT", help=f"default {default.split}")
     add("--output", required=True, metavar="DIR", help="where the report and the work lists go")
     add("--baselines", action="store_true", help="report a centre prior and a colour model beside the runs")
+    add("--train-dataset", metavar="DIR", help="the dataset that baselines are fitted on; default the evaluated one")
     add(
         "--train-split",
         default=default.train_split,
@@ -60,10 +61,13 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     names = tuple(name.strip() for name in parsed.class_names.split(",")) if parsed.class_names else ()
     options = EvaluationOptions(class_names=names, **given)
     dataset = open_dataset(parsed.dataset)
+    train_dataset = open_dataset(parsed.train_dataset) if parsed.train_dataset else None
     require_backend()
     from training.evaluation.evaluate import evaluate_runs
 
-    done = evaluate_runs(dataset, parsed.runs, parsed.output, options, progress=not parsed.quiet)
+    done = evaluate_runs(
+        dataset, parsed.runs, parsed.output, options, train_dataset=train_dataset, progress=not parsed.quiet
+    )
     for run in done.report["runs"]:
         mean, share = run["results"]["mean_iou"], run["results"]["iou_95"]
         sys.stdout.write(f"{run['name']:<24} mean IoU {_interval(mean)}   photos at 0.95 or more {_interval(share)}\n")

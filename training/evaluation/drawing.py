@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from training.evaluation.photos import PhotoReader
-from training.evaluation.predictors import Predictor
+from training.evaluation.predictor import Predictor
 from training.evaluation.tiles import Tile, label_tile, photo_tile
 from training.pictures import tiles
 
@@ -24,17 +24,24 @@ Pictures = dict[int, Drawn]
 
 
 def draw(
-    reader: PhotoReader, models: Sequence[Predictor], numbers: list[int], moved: Callable[[int], None]
+    reader: PhotoReader,
+    models: Sequence[Predictor],
+    numbers: list[int],
+    *,
+    batch_size: int,
+    moved: Callable[[int], None],
 ) -> Pictures:
     """Draw the photos of these numbers, with what each model makes of them."""
     drawn: Pictures = {}
-    for photo in reader.photos(numbers):
-        predictions, overlays = {}, {}
-        for model in models:
-            (probability,) = model.predict([photo])
-            seen, truth, prediction, overlay = tiles(photo.image, photo.mask, probability)
-            predictions[model.name] = photo_tile(prediction, "prediction")
-            overlays[model.name] = photo_tile(overlay, "overlay")
-        drawn[photo.number] = Drawn(photo_tile(seen, "photo"), label_tile(truth, "truth"), predictions, overlays)
-        moved(1)
+    for start in range(0, len(numbers), batch_size):
+        batch = list(reader.photos(numbers[start : start + batch_size]))
+        predicted = [model.predict(batch) for model in models]
+        for place, photo in enumerate(batch):
+            seen, truth, *_ = tiles(photo.image, photo.mask, predicted[0][place])
+            drawn[photo.number] = Drawn(photo_tile(seen, "photo"), label_tile(truth, "truth"), {}, {})
+            for model, probabilities in zip(models, predicted, strict=True):
+                *_, prediction, overlay = tiles(photo.image, photo.mask, probabilities[place])
+                drawn[photo.number].prediction[model.name] = photo_tile(prediction, "prediction")
+                drawn[photo.number].overlay[model.name] = photo_tile(overlay, "overlay")
+        moved(len(batch))
     return drawn

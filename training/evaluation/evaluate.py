@@ -16,11 +16,12 @@ from training.evaluation.baselines import fit_baselines
 from training.evaluation.choice import choose
 from training.evaluation.drawing import Pictures, draw
 from training.evaluation.files import scores_csv
+from training.evaluation.model_predictor import ModelPredictor
 from training.evaluation.options import EvaluationOptions
 from training.evaluation.outputs import EvaluationOutputs, prepare_evaluation
 from training.evaluation.page import render_page
 from training.evaluation.photos import Photo, PhotoReader
-from training.evaluation.predictors import ModelPredictor, Predictor
+from training.evaluation.predictor import Predictor
 from training.evaluation.report import class_names_of, describe_evaluation
 from training.evaluation.results import run_replicates
 from training.evaluation.runs import Run, find_runs
@@ -44,13 +45,15 @@ def evaluate_runs(
     output_dir: str | os.PathLike[str],
     options: EvaluationOptions | None = None,
     *,
+    train_dataset: Dataset | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
     """Evaluate the models of ``runs``, directories of trainings or ``.keras`` files, on one split, photo by photo.
 
     Into ``output_dir`` go ``evaluation.html``, ``scores.csv``, ``suspects.csv`` and, last of all, ``evaluation.json``.
     Truth and prediction are compared at the size of the dataset's photos. The same dataset, checkpoints and options
-    give the same numbers. Photos are read as they are needed and not kept. ``progress`` shows bars on stderr.
+    give the same numbers. Photos are read as they are needed and not kept. ``train_dataset`` is the dataset that
+    baselines are fitted on; None is ``dataset`` itself. ``progress`` shows bars on stderr.
 
     Raises before the first photo is scored: `OutputError`, `SplitError` for a split that is missing or empty,
     `CheckpointError` for a model that does not fit the dataset, `OptionsError`, `BackendError`; and while photos are
@@ -63,15 +66,16 @@ def evaluate_runs(
     found = find_runs(runs)
     outputs = prepare_evaluation(output_dir, overwrite=options.overwrite)
     reader = PhotoReader(dataset, options.split)
+    learned_from = train_dataset or dataset
     if options.baselines:
-        require_split(dataset.splits, options.train_split)
+        _check_baselines(dataset, learned_from, options)
     models = _load(found, next(iter(reader.photos([0]))), options)
     classes = models[0].classes
     names = class_names_of(dataset, classes, options.class_names)
 
     predictors: list[Predictor] = [*models]
     if options.baselines:
-        training = PhotoReader(dataset, options.train_split)
+        training = PhotoReader(learned_from, options.train_split)
         with _bar("fitting baselines", len(training), shown=progress) as bar:
             predictors += fit_baselines(training, classes, bar.update)
     workers = workers_for(len(reader) * len(predictors), options.workers)
@@ -92,7 +96,7 @@ def evaluate_runs(
 
     numbers = sorted({*(n for group in chosen.values() for n in group), *_shown(suspects, options)})
     with _bar("drawing", len(numbers), shown=progress) as bar:
-        pictures: Pictures = draw(reader, models, numbers, bar.update)
+        pictures: Pictures = draw(reader, models, numbers, batch_size=options.batch_size, moved=bar.update)
     page = render_page(report, pictures)
 
     if outputs.report.exists():
@@ -108,7 +112,7 @@ def _load(runs: Iterable[Run], photo: Photo, options: EvaluationOptions) -> list
     """The models, each checked against the first photo and against the first model."""
     models: list[ModelPredictor] = []
     for run in runs:
-        model = ModelPredictor(run, resize=options.resize)
+        model = ModelPredictor(run, batch_size=options.batch_size, resize=options.resize)
         model.check(photo)
         if models and model.classes != models[0].classes:
             raise CheckpointError(
@@ -117,6 +121,16 @@ def _load(runs: Iterable[Run], photo: Photo, options: EvaluationOptions) -> list
             )
         models.append(model)
     return models
+
+
+def _check_baselines(dataset: Dataset, learned_from: Dataset, options: EvaluationOptions) -> None:
+    """Raise `SplitError` or `OptionsError` where baselines could not be fitted honestly."""
+    require_split(learned_from.splits, options.train_split)
+    if learned_from.dataset_id == dataset.dataset_id and options.split == options.train_split:
+        raise OptionsError(
+            f"baselines would be fitted on {options.split!r}, the split to evaluate, which flatters them: "
+            "evaluate another split, name another train_split, or leave baselines out"
+        )
 
 
 def _shown(suspects: Sequence[Any], options: EvaluationOptions) -> list[int]:

@@ -47,11 +47,6 @@ class EvaluationOptions:
         for name in ("split", "train_split"):
             if not getattr(self, name):
                 raise OptionsError(f"{name} is the name of a split such as 'test', not an empty string")
-        if self.baselines and self.split == self.train_split:
-            raise OptionsError(
-                f"baselines are fitted on train_split, which is {self.train_split!r}, as the split to evaluate is: "
-                "that would flatter them; evaluate another split, or leave baselines out"
-            )
 
     def _require_count(self, name: str, least: int) -> None:
         value = getattr(self, name)

@@ -37,7 +37,7 @@ def suspects(report: Json, pictures: Pictures) -> str:
     text = (
         f"{counted} are contradicted on {rule['least']:.0%} or more of what label or model mark, by a model that gives "
         f"the label a probability of {rule['sure_below']:g} at most; thin disagreement along edges is not counted. "
-        "A model that is often wrong finds many; a wrong label that the model has learned too is not found. "
+        f"{_judge(report)}A model that is often wrong finds many; a wrong label that it has learned too is not found. "
         "All of them are in suspects.csv; the yellow box bounds what is contradicted."
     )
     rows = []
@@ -50,6 +50,13 @@ def suspects(report: Json, pictures: Pictures) -> str:
         f'<p class="note">{len(found) - len(shown):,} more are in suspects.csv.</p>' if len(found) > len(shown) else ""
     )
     return f'<h2>Suspect labels</h2><p class="note">{escape(text)}</p>{"".join(rows)}{more}'
+
+
+def _judge(report: Json) -> str:
+    """Which of several models decides."""
+    models = [run for run in report["runs"] if run["kind"] == "model"]
+    best = max(models, key=lambda run: run["results"]["photo_iou" if report["classes"] > 1 else "mean_iou"]["value"])
+    return f"{best['name']} decides, as the best model here. " if len(models) > 1 else ""
 
 
 def _tiles(drawn: Drawn, ious: Mapping[str, float] | None, box: Sequence[float] | None = None) -> str:

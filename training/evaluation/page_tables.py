@@ -24,7 +24,7 @@ def metrics(report: Json) -> str:
     for metric in report["metrics"]:
         results = [run["results"][metric["key"]] for run in report["runs"]]
         values = [result["value"] for result in results if result["value"] is not None]
-        best = (max if metric["higher"] else min)(values) if len(results) > 1 and values else None
+        best = (max if metric["higher"] else min)(values) if len(set(values)) > 1 else None
         cells = "".join(_cell(result, "best" if result["value"] == best else "") for result in results)
         arrow = "↑" if metric["higher"] else "↓"
         rows.append(
@@ -90,7 +90,7 @@ def groups(report: Json) -> str:
             continue
         rows = []
         for place, one in enumerate(by_run[0]):
-            cells = "".join(_cell(members[place]["iou"]) + _cell(members[place]["iou_95"]) for members in by_run)
+            cells = "".join(_cell(members[place]["iou"]) + _alone(members[place]["iou_95"]) for members in by_run)
             photos = f'<td class="number">{one["photos"]:,}</td>'
             rows.append(f'<tr><th scope="row">{escape(one["name"])}</th>{photos}{cells}</tr>')
         heads = "".join(
@@ -153,6 +153,11 @@ def _cell(result: Json, kind: str = "", *, sign: bool = False) -> str:
         else f'<span class="range">{number(result["low"])} … {number(result["high"])}</span>'
     )
     return f'<td class="number {kind}"><span class="value">{value}</span>{spread}</td>'
+
+
+def _alone(result: Json) -> str:
+    """A value without its interval."""
+    return f'<td class="number">{number(result["value"])}</td>'
 
 
 def _table(head: str, rows: Sequence[str], kind: str = "") -> str:

@@ -14,7 +14,7 @@ from training.evaluation.bootstrap import Replicates
 from training.evaluation.disagreement import SURE
 from training.evaluation.groups import SIZE_LIMITS
 from training.evaluation.options import EvaluationOptions
-from training.evaluation.predictors import Predictor
+from training.evaluation.predictor import Predictor
 from training.evaluation.results import Json, difference, result_of
 from training.evaluation.runs import Run
 from training.evaluation.scores import Scores

@@ -11,7 +11,7 @@ import numpy as np
 
 from training.evaluation.groups import Facts
 from training.evaluation.photos import MaskLevels, Photo, PhotoReader, truth_of
-from training.evaluation.predictors import Predictor
+from training.evaluation.predictor import Predictor
 from training.evaluation.scoring import Row, Scorer
 
 

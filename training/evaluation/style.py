@@ -48,8 +48,10 @@ td.number, th.number { text-align: right; white-space: nowrap; }
 td .range { color: var(--muted); font-size: 12.5px; margin-left: 6px; }
 td.best .value { color: var(--good); font-weight: 700; }
 td.clear .value { font-weight: 700; }
-.charts { display: flex; flex-wrap: wrap; gap: 18px; }
-.chart { margin: 0; flex: 1 1 330px; max-width: 540px; }
+.charts {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 18px 28px; max-width: 1080px;
+}
+.chart { margin: 0; }
 .chart svg { width: 100%; height: auto; display: block; }
 .chart figcaption { font-weight: 600; font-size: 14px; margin: 8px 0 4px; }
 .grid { stroke: var(--line); stroke-width: 1; }

@@ -1,4 +1,4 @@
-"""The work list for relabelling: the labels that the models contradict most, surely."""
+"""The work list for relabelling: the labels that the best model surely contradicts."""
 
 import csv
 import io
@@ -18,10 +18,9 @@ _MOSTLY = 4  # times as much of one kind as of the other
 
 @dataclass(frozen=True)
 class Suspect:
-    """A label that is contradicted: ``suspicion`` in [0, 1] is the mean over the models, ``by_run`` of each.
+    """A label that is contradicted: ``suspicion`` in [0, 1] by the best model, ``by_run`` by each.
 
-    ``what`` is the sentence, ``box`` (top, left, bottom, right) as shares of height and width, both of the model that
-    contradicts it most.
+    ``what`` is the sentence, ``box`` (top, left, bottom, right) as shares of height and width, both of the best model.
     """
 
     photo: Facts
@@ -44,20 +43,23 @@ class Suspect:
 
 
 def find_suspects(facts: Sequence[Facts], tables: Mapping[str, Table], class_names: Sequence[str]) -> list[Suspect]:
-    """The suspects, the worst first; ``tables`` are the models' by name, at least one."""
-    suspicion = np.stack([table["suspicion"] for table in tables.values()])
-    mean = suspicion.mean(axis=0)
-    ranked = [place for place in np.argsort(-mean, kind="stable") if mean[place] >= LEAST]
+    """The suspects, the worst first; ``tables`` are the models' by name, at least one.
+
+    The model with the highest mean IoU decides: a worse one beside it neither adds suspects nor takes any away.
+    """
+    best = max(tables.values(), key=lambda table: float(table["iou"].mean()))
+    suspicion = best["suspicion"]
     found = []
-    for place in ranked:
-        sure = list(tables.values())[int(suspicion[:, place].argmax())]
+    for place in np.argsort(-suspicion, kind="stable"):
+        if suspicion[place] < LEAST:
+            break
         found.append(
             Suspect(
                 photo=facts[place],
-                suspicion=float(mean[place]),
+                suspicion=float(suspicion[place]),
                 by_run={name: float(table["suspicion"][place]) for name, table in tables.items()},
-                what=_what(sure, place, class_names),
-                box=tuple(float(sure[side][place]) for side in ("top", "left", "bottom", "right")),  # type: ignore[arg-type]
+                what=_what(best, place, class_names),
+                box=tuple(float(best[side][place]) for side in ("top", "left", "bottom", "right")),  # type: ignore[arg-type]
             )
         )
     return found

@@ -1,7 +1,7 @@
-"""What predicts masks: a model from a checkpoint, behind the one method that baselines have, too."""
+"""The model of a run, as a `Predictor`."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,22 +14,6 @@ from training.evaluation.photos import Photo
 from training.evaluation.runs import Run
 
 
-class Predictor(Protocol):
-    """``name`` for people; ``classes`` as of `create_model`; ``is_model`` False for a baseline."""
-
-    name: str
-    classes: int
-    is_model: bool
-
-    def predict(self, photos: Sequence[Photo]) -> list[np.ndarray]:
-        """The probabilities of each photo, float32 (H, W, classes) in [0, 1], at the size of the photo."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What it is, as JSON types."""
-        ...
-
-
 class ModelPredictor:
     """The model of a run. Raises `CheckpointError` for one that is damaged or sees what the dataset lacks.
 
@@ -39,8 +23,8 @@ class ModelPredictor:
 
     is_model = True
 
-    def __init__(self, run: Run, *, resize: bool = False) -> None:
-        self.run, self.resize = run, resize
+    def __init__(self, run: Run, *, batch_size: int, resize: bool = False) -> None:
+        self.run, self.batch_size, self.resize = run, batch_size, resize
         self.name = run.name
         model = load_checkpoint(run.checkpoint)
         outputs = model.outputs if isinstance(model.outputs, list | tuple) else [model.outputs]
@@ -74,8 +58,11 @@ class ModelPredictor:
         """See `Predictor`."""
         for photo in photos:
             self.check(photo)
-        seen = np.stack([self._input(photo) for photo in photos]).astype(np.float32)
-        predicted = np.asarray(self.model.predict_on_batch(seen), np.float32).clip(0, 1)
+        # Always as many as a batch has: another number would have the backend compile the model once more.
+        seen = np.zeros((max(self.batch_size, len(photos)), self.height, self.width, self.channels), np.float32)
+        for row, photo in zip(seen, photos, strict=False):
+            row[:] = self._input(photo)
+        predicted = np.asarray(self.model.predict_on_batch(seen), np.float32)[: len(photos)].clip(0, 1)
         if np.isnan(predicted).any():
             raise CheckpointError(f"the model of {self.name} predicts what is no number: its weights are damaged")
         return [_to_size(one, photo.size) for one, photo in zip(predicted, photos, strict=True)]
