@@ -75,6 +75,7 @@ def fit(
         for path in outputs.existing():
             path.unlink()
 
+    outputs.remove_unfinished()
     if progress:
         show_measured_on(task.train.name, task.validation.name)
     with stop_requests() as stop, memory_errors(options, task.input_shape):

@@ -60,6 +60,12 @@ class Outputs:
         files += sorted(self.prediction_sheet(0).parent.glob("*.jpg"))
         return [path for path in files if path.exists()]
 
+    def remove_unfinished(self) -> None:
+        """Delete what a process that was killed had begun to write: states are large."""
+        for path in (self.checkpoint, self.state, self.history_csv, self.history_plot, self.predictions, self.report):
+            for unfinished in self.directory.glob(f".{path.stem}.????????{path.suffix}"):
+                unfinished.unlink(missing_ok=True)
+
 
 def prepare_outputs(output_dir: str | os.PathLike[str], *, overwrite: bool, resume: bool = False) -> Outputs:
     """Make the directory if need be. Raises `OutputError` if it cannot be written, or holds another training

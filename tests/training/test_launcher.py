@@ -28,24 +28,24 @@ def test_nothing_heavy_is_imported_before_the_dataset_is_here(make_dataset, elli
     script = f"""
 import sys
 from dataset_client import open_dataset
-from training import FitOptions, launch_training
+from training import FitOptions, TrainingError, launch_training
 
 def request(*arguments, **options):
     print([m for m in {HEAVY} if m in sys.modules], arguments, sorted(options), flush=True)
     return open_dataset(sys.argv[1])
 
-options = FitOptions(epochs=1, model_options={{"base_filters": 2, "depth": 1}})
-launch_training("ellipses", "1.0.0", {{"seed": 1}}, output_dir=sys.argv[2], fit_options=options,
-                progress=False, request=request)
-print("keras" in sys.modules)
+try:  # for photos of 16×16 the model is too deep, which the training finds out
+    launch_training("ellipses", "1.0.0", {{"seed": 1}}, output_dir=sys.argv[2], progress=False, request=request,
+                    fit_options=FitOptions(model_options={{"depth": 5}}))
+except TrainingError as error:
+    print("keras" in sys.modules, type(error).__name__)
 """
     done = run_python(script, dataset.path, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "[] ('ellipses', '1.0.0', {'seed': 1}) ['cache_dir', 'progress', 'server_url', 'timeout', 'token']",
-        "True",
+        "True ModelShapeError",
     ]
-    assert (tmp_path / "run" / "report.json").is_file()
 
 
 def test_what_cannot_be_is_found_before_the_wait(tmp_path):
