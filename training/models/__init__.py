@@ -1,7 +1,8 @@
 """The segmentation models, by name.
 
-All take photos as float in [0, 255] (B, H, W, 3), scale them themselves, and give probabilities as float32 in
-[0, 1] (B, H, W, classes) at the size of the photo: a checkpoint needs nothing but Keras to be used.
+All take photos as float in [0, 255] (B, H, W, C), red, green and blue before any further channels, scale them
+themselves, and give probabilities as float32 in [0, 1] (B, H, W, classes) at the size of the photo: a checkpoint needs
+nothing but Keras to be used. A model that is supervised at several depths gives a list of such, the one to use first.
 """
 
 from collections.abc import Mapping
@@ -9,17 +10,31 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from training.errors import ModelOptionsError, ModelShapeError, UnknownModelError
-from training.models import unet
+from training.models import deeplab, fcn, sharpmask, tiramisu, u2net, unet
 from training.models.family import ModelFamily, Shape
 
-__all__ = ["check_model", "create_model", "model_names", "model_options"]
+__all__ = ["check_model", "create_model", "model_family", "model_names", "model_options"]
 
-_FAMILIES: dict[str, ModelFamily] = {"unet": unet.FAMILY}
+_FAMILIES: dict[str, ModelFamily] = {
+    "unet": unet.FAMILY,
+    **tiramisu.FAMILIES,
+    **u2net.FAMILIES,
+    **fcn.FAMILIES,
+    "deeplab-v3": deeplab.FAMILY,
+    "sharpmask": sharpmask.FAMILY,
+}
 
 
 def model_names() -> list[str]:
     """The names that `create_model` knows, sorted."""
     return sorted(_FAMILIES)
+
+
+def model_family(name: str) -> ModelFamily:
+    """What is known of a model. Raises `UnknownModelError`."""
+    if name not in _FAMILIES:
+        raise UnknownModelError(f"there is no model {name!r}; there are: {', '.join(model_names())}")
+    return _FAMILIES[name]
 
 
 def create_model(name: str, input_shape: Shape, classes: int = 1, **options: Any) -> Any:
@@ -53,9 +68,7 @@ def check_model(name: str, input_shape: Shape, classes: int = 1, **options: Any)
 
 def _resolve(name: str, options: Mapping[str, Any]) -> tuple[ModelFamily, Any]:
     """The family, and its options as its own dataclass."""
-    family = _FAMILIES.get(name)
-    if family is None:
-        raise UnknownModelError(f"there is no model {name!r}; there are: {', '.join(model_names())}")
+    family = model_family(name)
     known = [field.name for field in fields(family.options)]
     unknown = sorted(set(options) - set(known))
     if unknown:
