@@ -1,6 +1,7 @@
 """What holds for every model: its shapes, saving and loading, one training; and what is refused before it is made."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from functools import cache
@@ -8,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from tests.support import ROOT
 from tests.training.model_cases import CASES
 from tests.training.references.compare import as_list
 from training.errors import ModelOptionsError, ModelShapeError, UnknownModelError
@@ -146,6 +148,14 @@ def saved(tmp_path_factory):
 def test_saves_and_loads_in_a_process_that_knows_only_keras(name, saved):
     masks = np.load(saved / f"{name}.masks.npy")
     np.testing.assert_allclose(masks, predict(built(name), photos_for(name))[0], atol=1e-6)
+
+
+def test_every_model_and_option_is_documented():
+    page = (ROOT / "docs" / "models.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| ((?:`\w+`(?:, )?)+) \|", page, re.MULTILINE)
+    assert {name: re.findall(r"\w+", options) for name, options in rows} == {
+        name: list(model_options(name)) for name in model_names()
+    }
 
 
 def test_unknown_model_names_those_there_are():
