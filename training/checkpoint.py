@@ -84,7 +84,7 @@ def copy_weights(source: Any, target: Any, name: str) -> None:
                 f"{tuple(new.shape)}: begin from a checkpoint of the same model, options, classes and inputs"
             )
     for old, new in zip(theirs, ours, strict=True):
-        new.assign(old.value)
+        new.assign(keras.ops.copy(old.value))  # JAX would share the buffer, and give it away with the next step
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

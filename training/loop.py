@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import keras
+
 from dataset_client import DatasetClientError
 from training.batches import Batch, Batches
 from training.checkpoint import copy_weights, save_checkpoint
@@ -14,6 +16,7 @@ from training.history import write_history
 from training.options import FitOptions
 from training.outputs import Outputs
 from training.progress import EpochBar, show_epoch
+from training.randomness import random_state, set_random_state
 from training.result import EpochRecord
 from training.signals import StopRequest
 from training.state import State, restore, save_state
@@ -71,6 +74,8 @@ class Judge:
         copy_weights(self.learner, self.model, "the model that learns")
         if step:  # averages begin with the first step
             self.optimizer.finalize_variable_values(self.trainer.trainable_variables)
+            for variable in self.trainer.trainable_variables:
+                variable.assign(keras.ops.copy(variable.value))  # as in `copy_weights`
 
 
 @dataclass(eq=False)
@@ -99,6 +104,7 @@ class TrainingLoop:
     def resume(self, state: State) -> None:
         """Stand where ``state`` was taken. Raises `StateError`."""
         restore(state, self._variables(), self.outputs.state)
+        set_random_state(self.subject["backend"], state.random)
         try:
             self.progress = Progress.from_json(state.progress)
             if self.progress.position is not None:
@@ -205,7 +211,8 @@ class TrainingLoop:
         """Write the state between two steps."""
         # Of an epoch that has not begun, the order is known without it.
         self.progress.position = self.train.loader.state_dict() if self.progress.loss_samples else None
-        save_state(self.outputs.state, self.subject, self.progress.to_json(), self._variables())
+        random = random_state(self.subject["backend"])
+        save_state(self.outputs.state, self.subject, self.progress.to_json(), self._variables(), random)
         self.saved_at = time.monotonic()
 
     def _save_if_due(self) -> None:

@@ -7,6 +7,7 @@ One file, ``state.npz``: an uncompressed zip (whose CRC-32s are checked when it 
     state.json      format, what is trained on what (to refuse another), where the training stands, names of variables
     0.npy, 1.npy …  the variables in order: of the model with the seeds of its random layers, of the optimizer with
                     averaged weights and accumulated gradients, and of the metric of the epoch under way
+    random.….npy    states of generators that are no variables, by name (see `training.randomness`)
 
 Written under another name and renamed: whenever the process dies, the last whole state is there.
 """
@@ -14,7 +15,7 @@ Written under another name and renamed: whenever the process dies, the last whol
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,32 @@ class State:
     progress: dict[str, Any]
     names: list[str]
     arrays: list[np.ndarray]
+    random: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def save_state(path: Path, subject: Mapping[str, Any], progress: Mapping[str, Any], variables: Sequence[Any]) -> None:
-    """Write what Keras ``variables`` hold, atomically."""
+def save_state(
+    path: Path,
+    subject: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    variables: Sequence[Any],
+    random: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write what Keras ``variables`` hold, and states of generators, atomically."""
+    random = random or {}
     head = {
         "format": _FORMAT,
         "subject": subject,
         "progress": progress,
         "variables": [variable.path for variable in variables],
+        "random": list(random),
     }
+    members = [(f"{number}.npy", variable) for number, variable in enumerate(variables)]
+    members += [(f"random.{name}.npy", state) for name, state in random.items()]
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
         file.writestr(_HEAD, json.dumps(head, allow_nan=False))
-        for number, variable in enumerate(variables):
-            with file.open(f"{number}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, _to_numpy(variable), allow_pickle=False)
+        for name, value in members:
+            with file.open(name, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, _to_numpy(value), allow_pickle=False)
 
 
 def read_state(path: Path) -> State:
@@ -60,18 +72,14 @@ def read_state(path: Path) -> State:
         with zipfile.ZipFile(path) as file:
             head = json.loads(file.read(_HEAD))
             names = list(head["variables"])
-            arrays = []
-            for number in range(len(names)):
-                with file.open(f"{number}.npy") as member:
-                    arrays.append(np.lib.format.read_array(member, allow_pickle=False))
-                    if member.read(1):  # to the end, where the CRC is compared
-                        raise StateError(f"the state {path} is damaged: variable {number} is longer than it says")
+            arrays = [_read_array(file, f"{number}.npy") for number in range(len(names))]
+            random = {str(name): _read_array(file, f"random.{name}.npy") for name in head["random"]}
         if head["format"] != _FORMAT:
             raise StateError(
                 f"the state {path} has format {head['format']}, this version reads {_FORMAT}: resume with the version "
                 "that wrote it, or begin anew with overwrite"
             )
-        return State(dict(head["subject"]), dict(head["progress"]), names, arrays)
+        return State(dict(head["subject"]), dict(head["progress"]), names, arrays, random)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError, OSError, NotImplementedError) as error:
         raise StateError(
             f"the state {path} is damaged ({error}): begin anew with overwrite, or from best.keras with init"
@@ -103,7 +111,18 @@ def require_same(state: State, subject: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _to_numpy(variable: Any) -> np.ndarray:
+def _read_array(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array; raises `ValueError` if more follows it, or what `zipfile` does where its CRC is another."""
+    with file.open(name) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):  # to the end, where the CRC is compared
+            raise ValueError(f"{name} is longer than it says")
+    return np.asarray(array)
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
     import keras
 
-    return np.asarray(keras.ops.convert_to_numpy(variable.value))
+    return np.asarray(keras.ops.convert_to_numpy(value.value))

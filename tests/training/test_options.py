@@ -3,13 +3,18 @@
 import dataclasses
 import json
 import pickle
+import re
 
 import pytest
 
+from tests.support import ROOT
+from training.augmentation import Augmentation
 from training.backend import configured_backend, require_backend
 from training.config import make_options, read_config
 from training.errors import BackendError, ModelOptionsError, OptionsError, OutputError, UnknownModelError
 from training.files import atomic_path, write_json
+from training.losses import check_loss
+from training.models import check_model
 from training.options import FitOptions
 from training.outputs import prepare_outputs
 
@@ -165,3 +170,30 @@ def test_a_file_with_faults_is_refused(tmp_path, text, message):
         make_options(read_config(path))
     with pytest.raises(OptionsError, match="cannot read"):
         read_config(tmp_path / "other.toml")
+
+
+PAGE = (ROOT / "docs" / "training.md").read_text()
+
+
+def documented(names):
+    """The rows `option | default | …` of the table in the docs that begins with the first of ``names``."""
+    table = PAGE[PAGE.index(f"| `{names[0]}` |") :].partition("\n\n")[0]
+    return {
+        name: json.loads(default) for name, default in re.findall(r"^\| `(\w+)` \| `(.*?)` \|", table, re.MULTILINE)
+    }
+
+
+def test_every_option_and_its_default_is_documented():
+    augmentation = Augmentation().to_json()
+    assert documented(list(augmentation)) == augmentation
+    defaults = FitOptions().to_json() | {"model_options": {}, "augmentation": {}}
+    assert documented(list(defaults)) == defaults
+
+
+@pytest.mark.parametrize("recipe", re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+def test_recipes_in_the_docs_are_possible(recipe, tmp_path):
+    (tmp_path / "train.toml").write_text(recipe)
+    options = make_options(read_config(tmp_path / "train.toml"))
+    check_loss(options.loss_for(1 if options.loss == "bce" else 11), 1 if options.loss == "bce" else 11)
+    crop = options.augmentation.crop or (360, 480)
+    check_model(options.model, (*crop, 3), 1, **options.model_options)
