@@ -75,9 +75,9 @@ class CentrePrior:
     def _calibrated(self, posterior: np.ndarray) -> np.ndarray:
         """Float32 (H, W, classes)."""
         if self.classes > 1:
-            return posterior.astype(np.float32)
-        moved = np.interp(posterior[:, :, 1:], (0.0, self.threshold, 1.0), (0.0, 0.5, 1.0))
-        return moved.astype(np.float32)
+            return np.asarray(posterior, np.float32)
+        moved: np.ndarray = np.interp(posterior[:, :, 1:], (0.0, self.threshold, 1.0), (0.0, 0.5, 1.0))
+        return np.asarray(moved, np.float32)
 
 
 class ColourModel(CentrePrior):

@@ -53,7 +53,8 @@ def _opened(where: np.ndarray) -> np.ndarray:
         return where
     # A square's erosion and dilation are running minima and maxima along rows and columns.
     eroded = ndimage.minimum_filter(where.astype(np.uint8), size=side, mode="nearest")
-    return ndimage.maximum_filter(eroded, size=side, mode="constant") > 0
+    opened: np.ndarray = ndimage.maximum_filter(eroded, size=side, mode="constant") > 0
+    return opened
 
 
 def _bounds(where: np.ndarray) -> dict[str, float]:

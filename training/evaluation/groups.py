@@ -1,7 +1,8 @@
 """The photos of a split by what is in them: subject size, category, cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +44,9 @@ def group(facts: Sequence[Facts]) -> dict[str, dict[str, np.ndarray]]:
             groups["category"].setdefault(name, []).append(place)
         if photo.cluster is not None:
             groups["cluster"].setdefault(str(photo.cluster), []).append(place)
-    order = {"size": _SIZES.index, "category": str, "cluster": int}
+    order: dict[str, Callable[[str], Any]] = {"size": _SIZES.index, "category": str, "cluster": int}
     return {
-        kind: {name: np.array(members[name]) for name in sorted(members, key=order[kind])}  # type: ignore[arg-type]
+        kind: {name: np.array(members[name]) for name in sorted(members, key=order[kind])}
         for kind, members in groups.items()
         if members
     }

@@ -48,9 +48,7 @@ def _precision_recall(report: Json) -> str:
         _series(run, place, run["curves"]["recall"], run["curves"]["precision"])
         for place, run in enumerate(report["runs"])
     ]
-    return line_chart(
-        Axes("Precision and recall over the thresholds, means over photos", "recall", "precision"), series
-    )
+    return line_chart(Axes("Precision and recall, means over photos", "recall", "precision"), series)
 
 
 def _f_beta(report: Json) -> str:
@@ -58,4 +56,4 @@ def _f_beta(report: Json) -> str:
     for place, run in enumerate(report["runs"]):
         curve = run["curves"]["f_beta"]
         series.append(_series(run, place, [step / (len(curve) - 1) for step in range(len(curve))], curve))
-    return line_chart(Axes("F-beta (β² = 0.3) over the threshold, mean over photos", "threshold", "F-beta"), series)
+    return line_chart(Axes("F-beta (β² = 0.3), mean over photos", "threshold", "F-beta"), series)

@@ -16,7 +16,7 @@ _KEY = (("found", HIT), ("too much", FALSE), ("missed", MISSED))
 
 def examples(report: Json, pictures: Pictures) -> str:
     """Rows of photo, truth and, for each model, prediction and overlay."""
-    parts = []
+    parts: list[str] = []
     for kind, title in _TITLES.items():
         shown = report["examples"].get(kind, [])
         if not shown:

@@ -15,7 +15,8 @@ def number(value: float | None) -> str:
     """Three digits after the point, or four figures of what is far from 1."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    digits = f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    return digits.replace("-", "−")
 
 
 def metrics(report: Json) -> str:
@@ -49,8 +50,7 @@ def differences(report: Json) -> str:
         cells = ""
         for one in report["differences"]:
             result = one["results"][metric["key"]]
-            clear = result["low"] is not None and (result["low"] > 0 or result["high"] < 0)
-            cells += _cell(result, "clear" if clear else "", sign=True)
+            cells += _cell(result, _verdict(result, higher=metric["higher"]), sign=True)
         rows.append(f'<tr><th scope="row">{escape(metric["label"])}</th>{cells}</tr>')
     names = "".join(
         f'<th scope="col" class="number">minus {escape(one["minus"])}</th>' for one in report["differences"]
@@ -58,8 +58,8 @@ def differences(report: Json) -> str:
     return (
         f"<h2>{escape(first)} against the others</h2>"
         + _note(
-            "Both are resampled with the same photos (paired bootstrap). A difference in bold has an interval without "
-            "0; with so many rows, a few will by chance."
+            "Both are resampled with the same photos (paired bootstrap). A difference in colour has an interval "
+            "without 0: green where it is for the better, red for the worse. With so many rows, a few will by chance."
         )
         + _table(f'<th scope="col">{escape(first)}</th>{names}', rows)
     )
@@ -153,6 +153,14 @@ def _cell(result: Json, kind: str = "", *, sign: bool = False) -> str:
         else f'<span class="range">{number(result["low"])} … {number(result["high"])}</span>'
     )
     return f'<td class="number {kind}"><span class="value">{value}</span>{spread}</td>'
+
+
+def _verdict(difference: Json, *, higher: bool) -> str:
+    """Whether the first run is surely better, surely worse, or neither."""
+    low, high = difference["low"], difference["high"]
+    if low is None or low <= 0 <= high:
+        return ""
+    return "best" if (low > 0) == higher else "worse"
 
 
 def _alone(result: Json) -> str:

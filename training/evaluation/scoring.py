@@ -27,8 +27,8 @@ from training.metrics import (
 
 #: Name → number or (K,): a row of a `Table`.
 Row = dict[str, Any]
-#: Below this many scorings a process of its own does not pay: it takes seconds to start.
-_WORTH_A_PROCESS = 150
+#: Fewer scorings than this (4 ms each at 160×160) do not pay for a process, which takes seconds to start.
+_WORTH_A_PROCESS = 500
 
 
 def score(truth: np.ndarray, probability: np.ndarray, stretch: bool = False) -> Row:

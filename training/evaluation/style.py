@@ -4,14 +4,14 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --ground: #ffffff; --panel: #f5f7fa; --text: #1d2530; --muted: #5b6675; --line: #dde2e9; --accent: #0b6e99;
-  --good: #0a7d5a; --warn-ground: #fff5e0; --warn: #7a4a00;
+  --good: #0a7d5a; --bad: #b3261e; --warn-ground: #fff5e0; --warn: #7a4a00;
   --series-1: #0b6e99; --series-2: #d1495b; --series-3: #6a4c93; --series-4: #2a9d6f; --series-5: #c77700;
   --series-6: #5b6675;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #12161c; --panel: #1b212a; --text: #e4e9f0; --muted: #98a4b3; --line: #303947; --accent: #5ab8e0;
-    --good: #4ccb9f; --warn-ground: #3a2c10; --warn: #ffd48a;
+    --good: #4ccb9f; --bad: #ff8f85; --warn-ground: #3a2c10; --warn: #ffd48a;
     --series-1: #5ab8e0; --series-2: #f0808f; --series-3: #b799e0; --series-4: #5fd0a2; --series-5: #f0b050;
     --series-6: #98a4b3;
   }
@@ -47,9 +47,10 @@ tbody th { font-weight: 550; white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 td .range { color: var(--muted); font-size: 12.5px; margin-left: 6px; }
 td.best .value { color: var(--good); font-weight: 700; }
-td.clear .value { font-weight: 700; }
+td.worse .value { color: var(--bad); font-weight: 700; }
 .charts {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 18px 28px; max-width: 1080px;
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); gap: 18px 36px;
+  max-width: 1060px;
 }
 .chart { margin: 0; }
 .chart svg { width: 100%; height: auto; display: block; }

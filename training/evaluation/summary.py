@@ -140,7 +140,8 @@ def at_limits(iou: float) -> dict[str, float]:
 
 def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """NaN where there is nothing to divide by."""
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+    divided: np.ndarray = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+    return divided
 
 
 def _mean_of_some(values: np.ndarray) -> np.ndarray:

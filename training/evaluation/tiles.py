@@ -40,5 +40,5 @@ def _encoded(pixels: np.ndarray, resampling: Image.Resampling, kind: str, **opti
     picture = Image.fromarray(pixels)
     picture.thumbnail((_SIDE, _SIDE), resampling)
     out = io.BytesIO()
-    picture.save(out, kind, **options)  # type: ignore[arg-type]
+    picture.save(out, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
