@@ -29,7 +29,7 @@ class FCN(VGG16):
         if stride == 8:
             self["upscore_pool4"] = enlarge(2)
             self["score_pool3"] = nn.Conv2d(4 * base, classes, 1)
-        self["upscore" if stride == 32 else f"upscore{stride}"] = enlarge(stride)
+        self["upscore" if stride == 32 else f"upscore{stride}"] = enlarge(stride).requires_grad_(False)
 
     def forward(self, photo):
         height, width = photo.shape[2:]

@@ -69,6 +69,11 @@ WHOLE = (
 )
 
 
+def has_encoder(name: str) -> bool:
+    """Whether the model of that name is one of those here; the others are `compare`'s."""
+    return name.startswith(("fcn-", "deeplab-", "sharpmask"))
+
+
 def reference_of(case: Case) -> Any:
     """The module in PyTorch, in evaluation mode, with `random_state`."""
     import torch
