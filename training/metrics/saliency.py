@@ -111,7 +111,7 @@ def f_beta(precision: np.ndarray, recall: np.ndarray, beta_squared: float = BETA
     """
     above = (1 + beta_squared) * precision * recall
     below = beta_squared * precision + recall
-    ratio = np.zeros_like(above)
+    ratio: np.ndarray = np.zeros_like(above)
     np.divide(above, below, out=ratio, where=below > 0)
     return ratio
 
