@@ -6,9 +6,11 @@ LOCK := requirements.lock
 PEERS := .venv-peers
 FRAMEWORKS := .venv-frameworks
 RAW ?=
+# Where bytecode may not be written, each of the hundreds of processes that tests start compiles our packages again.
+UNHINDERED := PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gallery test test-frameworks schemathesis proofs check bench bench-service bench-transfer bench-reading bench-end-to-end bench-peers format lock clean
+.PHONY: help install demo gallery test test-frameworks schemathesis proofs check bench bench-service bench-transfer bench-reading bench-end-to-end bench-training bench-peers format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,10 +30,10 @@ demo: install  ## serve, request, train, show: two datasets from start to finish
 	$(BIN)/python -m examples.demo $(if $(RAW),--raw-root $(RAW))
 
 test: install  ## run every test, but for those of PyTorch and JAX
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(UNHINDERED) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need PyTorch and JAX, which `make test` skips (gigabytes)
-	$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/client/test_torch_reader.py tests/client/test_keras_reader.py tests/client/test_readers_agree.py tests/e2e/test_stream_torch.py tests/e2e/test_stream_docs.py
+	$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/client/test_torch_reader.py tests/client/test_keras_reader.py tests/client/test_readers_agree.py tests/e2e/test_stream_torch.py tests/e2e/test_stream_docs.py tests/training/test_models.py tests/training/test_models_references.py tests/training/test_models_torch_weights.py tests/training/test_models_encoders.py
 
 # The lock first, then whatever torch and JAX add to it; both would be gigabytes of everybody's .venv.
 $(FRAMEWORKS)/.installed: $(LOCK) pyproject.toml dataset_handlers/pyproject.toml
@@ -74,6 +76,9 @@ bench-reading: install  ## measure the readers; RAW=DIR holds COCO folders; agai
 
 bench-end-to-end: install  ## measure what comes first: a batch, a trained epoch, the client itself; RAW=DIR holds COCO folders
 	$(BIN)/python -m benchmarks.end_to_end $(if $(RAW),--raw-root $(RAW))
+
+bench-training: install  ## measure steps of training; against PyTorch, too, with TORCH=PYTHON that has it; RAW=DIR: waiting for data
+	$(BIN)/python -m benchmarks.training $(if $(TORCH),--torch $(TORCH)) $(if $(RAW),--raw-root $(RAW))
 
 bench-peers: $(PEERS)/.installed  ## make .venv-peers with the projects we compare with (gigabytes)
 

@@ -2,9 +2,9 @@
 
 *Learning to Refine Object Segments*, ECCV 2016, arXiv:1603.08695. A network for classification sees the photo; from its
 last features comes a coarse encoding of the mask, which refinement modules sharpen with the features of the layers
-before, each doubling its size. Channels after the photo's three are what a user has clicked, as maps in [0, 255], one
-of points on the subject and one of points beside it (`clicks` in datasets of ours); without them it is a network for
-photos alone.
+before, each doubling its size. Channels after the photo's three are what a user has clicked: two maps of the distance
+to the nearest click on the subject and to the nearest beside it, in pixels, at most 255 (Xu et al. 2016; `clicks` in
+datasets of ours). Without them it is a network for photos alone.
 
 ::
 

@@ -1,0 +1,1 @@
+"""How fast the models train: against plain PyTorch, and whether they wait for data."""

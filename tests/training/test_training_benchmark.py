@@ -1,0 +1,57 @@
+"""The benchmark of training compares the same models, and says truly what was reached."""
+
+import pytest
+
+from benchmarks.training import report
+from benchmarks.training.sides import _require_same
+from benchmarks.training.works import WORKS, batch_of
+from training.models import check_model, model_names, model_options
+
+
+def test_every_model_is_measured_at_a_size_and_with_options_that_it_takes():
+    assert sorted({work.name for work in WORKS}) == model_names()
+    for work in WORKS:
+        assert set(work.options) <= set(model_options(work.name))
+        check_model(work.name, (work.size, work.size, work.channels), 1, **work.options)
+
+
+def test_both_sides_get_the_same_batch():
+    work = WORKS[0].smaller(16)
+    photos, masks = batch_of(work)
+    assert (photos.shape, masks.shape) == ((work.batch, 16, 16, 3), (work.batch, 16, 16, 1))
+    assert (photos == batch_of(work)[0]).all()
+    assert 0 < masks.mean() < 1
+
+
+@pytest.mark.parametrize(
+    "other", [{"loss": 0.72, "weights": 10}, {"loss": 0.7, "weights": 11}], ids=["other masks", "other size"]
+)
+def test_what_is_not_the_same_model_is_not_compared(other):
+    ours = {"loss": 0.7, "weights": 10}
+    _require_same("unet", {"keras": ours, "torch": {"loss": 0.7004, "weights": 10}})
+    with pytest.raises(SystemExit, match="unet is not the same on both sides"):
+        _require_same("unet", {"keras": ours, "torch": other})
+
+
+def side(seconds):
+    return {"seconds": seconds, "cpu": seconds, "peak_mb": 900.0, "imported_mb": 400.0, "first_seconds": 9.0}
+
+
+@pytest.mark.parametrize(("ratio", "reached"), [(1.1, True), (1.12, False)])
+def test_a_ratio_beyond_the_aim_is_marked(ratio, reached):
+    sides = {"keras": side(ratio), "torch": side(1.0)}
+    row = {"model": "unet", "weights": 31_037_633, "batch": 4, "size": 256, "sides": sides, "ratio": ratio}
+    (_, _, line) = report.table([row | {"memory_ratio": 1.0}])
+    assert ("**no**" in line) is not reached
+    assert "| 31.04 M | 4 × 256² |" in line
+
+
+def test_without_pytorch_there_is_no_ratio():
+    row = {"model": "unet", "weights": 1, "batch": 1, "size": 32, "sides": {"keras": side(1.0)}}
+    titles, _, line = report.table([row])
+    assert line.count("|") == titles.count("|")
+
+
+def test_waiting_for_less_than_the_aim_is_reached():
+    lines = report.waiting({"slow": 0.0199, "fast": 0.02}, 0.02)
+    assert [line.rsplit("|", 2)[1].strip() for line in lines[2:]] == ["yes", "no"]
