@@ -1,6 +1,7 @@
 """Fixtures for everybody: raw data, real and self-made, and real servers."""
 
 import signal
+from collections import Counter
 
 import pytest
 
@@ -10,6 +11,12 @@ from tests.support import PLUGINS, REAL_RAW, Server
 # A shell that starts us in the background has SIGINT ignored, and so would all that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Files of few tests first: those are the long ones, and none of them should be left for one process at the end."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])
 
 
 @pytest.fixture(scope="session")
