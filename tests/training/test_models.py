@@ -124,6 +124,23 @@ def test_learns_from_one_batch(name):
     assert not still, "these have not changed"
 
 
+@pytest.mark.parametrize("name", ["unet", "tiramisu-56"])
+def test_mixed_precision_changes_little_and_the_probabilities_stay_float32(name):
+    import keras
+
+    photos, precise = photos_for(name), built(name)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = built.__wrapped__(name)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.set_weights(precise.get_weights())
+    (masks,) = predict(model, photos)
+    assert model.get_layer("classify").compute_dtype == "bfloat16"
+    assert masks.dtype == np.float32
+    np.testing.assert_allclose(masks, predict(precise, photos)[0], atol=0.05)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """The models saved, then loaded and run by one process that can import nothing of ours."""

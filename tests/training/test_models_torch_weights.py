@@ -119,6 +119,16 @@ def test_a_file_gives_the_masks_of_the_reference(comparison, tmp_path):
             np.testing.assert_allclose(mask, kept[comparison.key(size, index)], rtol=0, atol=1e-4)
 
 
+def test_a_file_may_hold_parameters_of_any_precision(tmp_path):
+    torch = pytest.importorskip("torch", reason="files of PyTorch are read by it")
+    learned = torch.nn.Parameter(torch.full((2,), 0.5, dtype=torch.bfloat16))
+    torch.save({"learned": learned, "counted": torch.tensor(3)}, tmp_path / "weights.pth")
+    weights = read_torch_weights(tmp_path / "weights.pth")
+    assert weights["learned"].dtype == np.float32
+    assert weights["learned"].tolist() == [0.5, 0.5]
+    assert weights["counted"] == 3
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

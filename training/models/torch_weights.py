@@ -33,10 +33,11 @@ _LISTED = 10
 
 
 def read_torch_weights(path: Path | str) -> dict[str, np.ndarray]:
-    """The tensors of a ``.pth`` file by name, on the CPU: what ``torch.save(model.state_dict(), path)`` has written.
+    """The tensors of a ``.pth`` file by name, as ``torch.save(model.state_dict(), path)`` has written them.
 
-    Runs no code that may be in the file. Values that are not tensors are left out. Needs PyTorch; raises
-    `BackendError` without it, `WeightsError` where the file cannot be read or holds no tensors by name.
+    Floats of any precision become float32. Runs no code that may be in the file. Values that are not tensors are left
+    out. Needs PyTorch; raises `BackendError` without it, `WeightsError` where the file cannot be read or holds no
+    tensors by name.
     """
     if importlib.util.find_spec("torch") is None:
         raise BackendError("PyTorch is not installed, and reading its files needs it: pip install torch")
@@ -47,7 +48,9 @@ def read_torch_weights(path: Path | str) -> dict[str, np.ndarray]:
     except Exception as error:  # zipfile's, pickle's, torch's and the system's, all without a common base
         raise WeightsError(f"{path} is not a file of PyTorch weights: {error}") from error
     named = content if isinstance(content, Mapping) else {}
-    weights = {name: value.numpy() for name, value in named.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value.detach() for name, value in named.items() if isinstance(value, torch.Tensor)}
+    # NumPy knows no bfloat16.
+    weights = {name: (value.float() if value.is_floating_point() else value).numpy() for name, value in tensors.items()}
     if not weights:
         held = ", ".join(str(name) for name in named) or type(content).__name__
         raise WeightsError(f"{path} holds no tensors by name, but: {held}; save the state dict of the model alone")
