@@ -122,6 +122,8 @@ def test_the_numbers_are_those_of_the_metrics(scene):
     assert run["results"]["max_f_beta_of_means"]["value"] == pytest.approx(metrics.f_beta(*curves).max(), abs=2e-6)
     np.testing.assert_allclose(run["curves"]["precision"], curves[0], atol=1e-4)
     assert sum(run["iou_histogram"]) == 12
+    assert run["iou_at_least"][0] == 1
+    assert run["iou_at_least"][95] == pytest.approx((ious >= 0.95).mean(), abs=1e-6)
 
 
 def test_groups_are_of_their_photos_only(scene):

@@ -9,6 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
+from tests.support import ROOT
 from training import metrics
 from training.errors import FeatureError, OptionsError
 from training.evaluation import EvaluationOptions
@@ -22,7 +23,13 @@ from training.evaluation.lineage import origins
 from training.evaluation.photos import MaskLevels, Photo, PhotoReader
 from training.evaluation.scores import score_split
 from training.evaluation.scoring import Scorer, workers_for
-from training.evaluation.summary import class_statistic, subject_statistic
+from training.evaluation.summary import (
+    CLASS_METRICS,
+    MATTE_METRICS,
+    SUBJECT_METRICS,
+    class_statistic,
+    subject_statistic,
+)
 from training.evaluation.suspects import plain
 
 
@@ -278,3 +285,10 @@ def test_the_command_imports_no_keras():
     code = "import sys, training.evaluation.command; print([m for m in ('keras', 'tensorflow') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_the_page_of_the_docs_explains_every_metric():
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    for metric in (*SUBJECT_METRICS, *MATTE_METRICS, *CLASS_METRICS):
+        arrow = "↑" if metric.higher else "↓"
+        assert f"| `{metric.key}` | {metric.label} {arrow} | {metric.text} |" in page

@@ -33,21 +33,21 @@ def _histogram(report: Json) -> str:
 
 
 def _cumulated(report: Json) -> str:
-    """The share of photos with at least some IoU, at the edges of the histogram."""
-    edges = [step / 20 for step in range(21)]
+    """The share of photos with at least some IoU."""
     series = []
     for place, run in enumerate(report["runs"]):
-        counts = run["iou_histogram"]
-        shares = [sum(counts[step:]) / sum(counts) for step in range(21)]
-        series.append(_series(run, place, edges, shares))
+        shares = run["iou_at_least"]
+        series.append(_series(run, place, [step / (len(shares) - 1) for step in range(len(shares))], shares))
     return line_chart(Axes("Photos with at least this IoU", "IoU", "share of photos"), series)
 
 
 def _precision_recall(report: Json) -> str:
-    series = [
-        _series(run, place, run["curves"]["recall"], run["curves"]["precision"])
-        for place, run in enumerate(report["runs"])
-    ]
+    series = []
+    for place, run in enumerate(report["runs"]):
+        points = zip(run["curves"]["recall"], run["curves"]["precision"], strict=True)
+        # A threshold that nothing reaches has no precision; its 0 would draw a line to the corner.
+        found = [(recall, precision) for recall, precision in points if recall > 0]
+        series.append(_series(run, place, [recall for recall, _ in found], [precision for _, precision in found]))
     return line_chart(Axes("Precision and recall, means over photos", "recall", "precision"), series)
 
 

@@ -8,6 +8,10 @@ from typing import Any
 from training.evaluation.tiles import class_color
 
 Json = Mapping[str, Any]
+#: Of a run, what other parts of the page show.
+_SHOWN_ELSEWHERE = frozenset(
+    ("name", "warning", "results", "curves", "iou_histogram", "iou_at_least", "groups", "per_class", "confusion")
+)
 _KINDS = {"size": "Subject size (share of the photo)", "category": "Category", "cluster": "Cluster"}
 
 
@@ -117,7 +121,17 @@ def origin(report: Json) -> str:
     ]
     parts = ["<h2>Where this comes from</h2>", _definitions(told)]
     for run in report["runs"]:
-        skipped = {"name", "results", "curves", "iou_histogram", "groups", "per_class", "confusion", "warning"}
+        skipped = {
+            "name",
+            "results",
+            "curves",
+            "iou_histogram",
+            "iou_at_least",
+            "groups",
+            "per_class",
+            "confusion",
+            "warning",
+        }
         facts = [(key.replace("_", " "), _plain(value)) for key, value in run.items() if key not in skipped]
         parts += [f"<h3>{escape(run['name'])}</h3>", _definitions([fact for fact in facts if fact[1]])]
     return "".join(parts)

@@ -13,6 +13,7 @@ from training.evaluation.summary import class_statistic, share_statistic, subjec
 
 #: Ends of the intervals that IoUs are counted in.
 _BINS = np.linspace(0, 1, 21)
+_STEPS = 100  # of the curve of photos with at least some IoU
 Json = dict[str, Any]
 
 
@@ -32,10 +33,11 @@ def run_replicates(tables: Sequence[Table], classes: int, options: EvaluationOpt
 def result_of(
     table: Table, replicates: Mapping[str, Replicates], facts: Sequence[Facts], options: EvaluationOptions
 ) -> Json:
-    """All about one run: ``results``, ``iou_histogram``, ``groups``; ``curves``, or ``per_class`` and ``confusion``."""
+    """All about one run: ``results``, IoU of the photos, ``groups``; ``curves``, or ``per_class`` and ``confusion``."""
     found: Json = {
         "results": {name: interval(one, options.confidence) for name, one in replicates.items() if one.value.ndim == 0},
         "iou_histogram": np.histogram(table["iou"], _BINS)[0].tolist(),
+        "iou_at_least": [round(float((table["iou"] >= step / _STEPS).mean()), 6) for step in range(_STEPS + 1)],
         "groups": _groups(table, facts, options),
     }
     means = {name: values[0] for name, values in means_of(_needed(table)).items()}
