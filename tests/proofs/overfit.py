@@ -37,6 +37,8 @@ class Recipe:
 
 #: As published but for what is said here.
 RECIPES = {
+    "tiramisu-56": Recipe(size=64),
+    "tiramisu-67": Recipe(size=64),
     "tiramisu-103": Recipe(size=64),
     "u2net": Recipe(size=64),
     # Without the weights of VGG16 that the paper begins with, larger steps diverge; 100 zeros around photos as small
@@ -133,6 +135,7 @@ def overfit(name: str, folder: Path, count: int, seconds: float) -> Outcome:
             model.train_on_batch(photos, target)
         steps += ROUND
         iou = mean_iou(model, photos, truth)
+        print(f"{name}: step {steps}, IoU {iou:.3f}", file=sys.stderr, flush=True)
     return Outcome(name, recipe.size, model.count_params(), steps, time.perf_counter() - started, iou)
 
 
