@@ -13,7 +13,7 @@ from tests.support import ROOT
 from training import metrics
 from training.errors import FeatureError, OptionsError
 from training.evaluation import EvaluationOptions
-from training.evaluation.baselines import CentrePrior, ColourModel
+from training.evaluation.baselines import _THRESHOLDS, CentrePrior, ColourModel, _ious
 from training.evaluation.bootstrap import Resamples, means_of, replicate
 from training.evaluation.charts import Axes, Series, line_chart
 from training.evaluation.choice import choose
@@ -151,6 +151,16 @@ def test_a_centre_prior_is_stretched_and_calibrated():
     assert found.dtype == np.float32
     assert (found[20:44, 30:66] >= 0.5).all()
     assert (found[:10] < 0.5).all()
+
+
+def test_calibration_takes_the_best_threshold_of_all():
+    random = np.random.default_rng(4)
+    truth, subject = random.random((20, 30)) < 0.3, random.random((20, 30))
+    subject[0, 0] = _THRESHOLDS[10]  # at a threshold is found
+    expected = [
+        metrics.binary_iou(truth.astype(float), (subject >= threshold).astype(float)) for threshold in _THRESHOLDS
+    ]
+    np.testing.assert_allclose(_ious(truth, subject), expected, rtol=1e-12)
 
 
 def test_a_colour_model_is_bayes_rule():

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from training.evaluation.photos import MaskLevels, Photo, PhotoReader
-from training.metrics import VOID, binary_iou
+from training.metrics import VOID
 
 _GRID = 64  # the centre prior has 64 × 64 places
 _CELLS = 16
@@ -66,8 +66,7 @@ class CentrePrior:
         """Choose the threshold with the best mean IoU on these photos."""
         totals, count = np.zeros(len(_THRESHOLDS)), 0
         for photo in photos:
-            subject, truth = self.posterior(photo)[:, :, 1], (photo.mask >= 128).astype(np.float32)
-            totals += [binary_iou(truth, (subject >= threshold).astype(np.float32)) for threshold in _THRESHOLDS]
+            totals += _ious(photo.mask >= 128, self.posterior(photo)[:, :, 1])
             count += 1
         if count:
             self.threshold = float(_THRESHOLDS[int(np.argmax(totals))])
@@ -126,6 +125,18 @@ def fit_baselines(reader: PhotoReader, classes: int, moved: Callable[[int], None
         for model in (prior, colour):
             model.calibrate(reader.photos(numbers.tolist()))
     return [prior, colour]
+
+
+def _ious(truth: np.ndarray, subject: np.ndarray) -> np.ndarray:
+    """The IoU at each of the thresholds, float64; ``truth`` bool, ``subject`` float, both (H, W)."""
+    reached = np.searchsorted(_THRESHOLDS, subject.ravel(), side="right")  # how many thresholds a pixel is at or above
+    counts = [
+        np.bincount(reached[where.ravel()], minlength=len(_THRESHOLDS) + 1)[::-1].cumsum()[::-1][1:]
+        for where in (truth, ~truth)
+    ]
+    union = np.count_nonzero(truth) + counts[1]
+    ious: np.ndarray = np.divide(counts[0], union, out=np.ones(len(_THRESHOLDS)), where=union > 0)
+    return ious
 
 
 def _on_grid(where: np.ndarray) -> np.ndarray:

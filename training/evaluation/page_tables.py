@@ -144,7 +144,7 @@ def _confusion(name: str, matrix: Sequence[Sequence[int]], names: Sequence[str])
     for class_name, counts in zip(names, matrix, strict=True):
         total = max(sum(counts), 1)
         cells = "".join(
-            f'<td style="background:color-mix(in srgb, var(--accent) {100 * count / total:.0f}%, transparent)">'
+            f'<td style="background:color-mix(in srgb, var(--accent) {55 * count / total:.0f}%, transparent)">'
             f"{100 * count / total:.1f}</td>"
             for count in counts
         )
