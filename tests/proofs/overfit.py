@@ -41,6 +41,7 @@ RECIPES = {
     "tiramisu-67": Recipe(size=64),
     "tiramisu-103": Recipe(size=64),
     "u2net": Recipe(size=64),
+    "u2net-lite": Recipe(size=64),
     # Without the weights of VGG16 that the paper begins with, larger steps diverge; 100 zeros around photos as small
     # as these would be most of the work.
     "fcn-32": Recipe(size=64, learning_rate=1e-4, options={"padding": "same"}),
