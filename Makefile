@@ -8,6 +8,8 @@ FRAMEWORKS := .venv-frameworks
 RAW ?=
 # Where bytecode may not be written, each of the hundreds of processes that tests start compiles our packages again.
 UNHINDERED := PYTHONDONTWRITEBYTECODE=
+# One more than two cores have room for: tests wait, for servers, clocks and disks, a sixth of the time.
+TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo gallery test test-frameworks schemathesis proofs check bench bench-service bench-transfer bench-reading bench-end-to-end bench-training bench-peers format lock clean
@@ -30,7 +32,7 @@ demo: install  ## serve, request, train, show: two datasets from start to finish
 	$(BIN)/python -m examples.demo $(if $(RAW),--raw-root $(RAW))
 
 test: install  ## run every test, but for those of PyTorch and JAX
-	$(UNHINDERED) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(UNHINDERED) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need PyTorch and JAX, which `make test` skips (gigabytes)
 	$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/client/test_torch_reader.py tests/client/test_keras_reader.py tests/client/test_readers_agree.py tests/e2e/test_stream_torch.py tests/e2e/test_stream_docs.py tests/training/test_models.py tests/training/test_models_references.py tests/training/test_models_torch_weights.py tests/training/test_models_encoders.py
