@@ -257,6 +257,15 @@ def test_lovasz_of_hard_masks_is_one_minus_their_iou():
         np.testing.assert_allclose(value_of(create_loss("lovasz"), truth, mask), 1 - shared / either, atol=1e-6)
 
 
+def test_lovasz_of_an_empty_mask_is_the_largest_probability():
+    _, probability = one_class(4)
+    nothing = np.zeros_like(probability)
+    values = value_of(create_loss("lovasz"), nothing, probability)
+    np.testing.assert_allclose(values, probability.max(axis=(1, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(values, of_examples(lovasz_of, nothing, probability), rtol=1e-6)
+    assert (gradient_of(create_loss("lovasz"), nothing, probability) > 0).sum() == len(probability)
+
+
 def test_lovasz_of_a_large_photo_keeps_its_precision():
     """Differences of Jaccard losses in float32 would be off in the third digit."""
     random = np.random.default_rng(1)
@@ -295,7 +304,7 @@ def test_outputs_are_added_up():
     np.testing.assert_allclose(value_of(summed, truth, probability), value_of(loss, truth, probability), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "classes"), [("basnet", 1), ("lovasz", 3), ("focal", 3)])
+@pytest.mark.parametrize(("name", "classes"), [("basnet", 1), ("lovasz", 3)])
 def test_a_compiled_model_learns_with_it(name, classes):
     """In the backend's graph, photos of any size."""
     keras.utils.set_random_seed(0)

@@ -23,14 +23,13 @@ def lovasz(truth: Any, probability: Any, *, classes: int = 1, class_weights: Wei
     """
     target = read_target(truth, probability, classes)
     true = ops.cast(target.truth >= 0.5, "float32")
-    # void pixels have the least error of all: sorted last, they change nothing before them
-    errors = ops.where(target.known > 0, ops.abs(true - target.probability), -1.0)
+    # void pixels are 0 in both: of no error and sorted last, they cost nothing and change nothing before them
+    errors = ops.abs(true - target.probability)
     size = (-1, ops.shape(true)[1] * ops.shape(true)[2], classes)
     true, errors = (ops.transpose(ops.reshape(values, size), (0, 2, 1)) for values in (true, errors))
     order = ops.argsort(-ops.stop_gradient(errors), axis=-1)
     steps = _jaccard_steps(ops.take_along_axis(true, order, axis=-1))
-    # relu: a void pixel costs nothing
-    values = ops.sum(ops.relu(ops.take_along_axis(errors, order, axis=-1)) * steps, axis=-1)
+    values = ops.sum(ops.take_along_axis(errors, order, axis=-1) * steps, axis=-1)
     present = ops.ones_like(values) if classes == 1 else ops.cast(ops.any(true > 0, axis=-1), "float32")
     return weighted_mean(values, present, class_weights)
 
