@@ -17,6 +17,7 @@ from training.launcher import launch_training
 from training.losses import LOSSES
 from training.models import model_names
 from training.options import OPTIMIZERS, SCHEDULES, FitOptions
+from training.ranks import ALONE, join
 from training.result import FitResult
 
 _EPILOG = """\
@@ -90,10 +91,13 @@ def _fit(parsed: argparse.Namespace) -> None:
     """``dataset-train fit``."""
     options = _fit_options(parsed)
     dataset = open_dataset(parsed.dataset_dir)
-    require_backend()
+    backend = require_backend()
+    ranks = join(parsed.ranks, backend) if parsed.ranks else ALONE
     from training.fit import fit
 
-    _show(fit(dataset, parsed.output, options, progress=not parsed.quiet))
+    result = fit(dataset, parsed.output, options, progress=not parsed.quiet, ranks=ranks)
+    if ranks.leads:
+        _show(result)
 
 
 def _predict(parsed: argparse.Namespace) -> None:
@@ -185,6 +189,11 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="train on a dataset directory that is already here")
     fit.add_argument("dataset_dir", metavar="DATASET_DIR", help="an unpacked dataset, with its manifest.json")
     _add_fit_options(fit)
+    fit.add_argument(
+        "--ranks",
+        metavar="RANK/RANKS@HOST:PORT",
+        help="be one of several processes that train one model on JAX, such as 0/2@10.0.0.5:7777 for the first of two",
+    )
     fit.set_defaults(run=_fit)
 
     predict = commands.add_parser("predict", help="write the masks that a trained model sees in photos")

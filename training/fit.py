@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from training.backend import require_backend
 from training.batches import Batches, few
 from training.checkpoint import copy_weights, load_checkpoint
 from training.data import Task, class_weights, read_task, spread
+from training.errors import OptionsError
 from training.files import atomic_path, write_json
 from training.loop import Judge, TrainingLoop, best_epoch, evaluate
 from training.losses import check_loss
@@ -24,9 +26,10 @@ from training.outputs import Outputs, prepare_outputs
 from training.pictures import sheet
 from training.predict import predict_inputs
 from training.progress import show_measured_on, show_resumed
+from training.ranks import ALONE, Ranks
 from training.report import describe, describe_origin
 from training.result import EpochRecord, FitResult
-from training.schedules import depends_on_epochs
+from training.schedules import WarmUpAndDecay, depends_on_epochs
 from training.signals import stop_requests
 from training.state import read_state, require_same
 from training.trackers import Tracker, make_trackers, require_mlflow
@@ -45,13 +48,15 @@ def fit(
     *,
     progress: bool = False,
     trackers: Sequence[Tracker] = (),
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """Train a segmentation model, keep the weights with the best validation IoU, and measure them.
 
     Into ``output_dir`` go ``best.keras``, ``history.csv``, ``state.npz``, an event file for TensorBoard,
     ``predictions/``, at the end ``history.png`` and ``predictions.png`` and, last of all, ``report.json``. On a CPU the
     same dataset, options and library versions give the same weights, however often the training is killed and resumed
-    on the way. ``progress`` shows a bar and a line per epoch on stderr; ``trackers`` are told of it all, too.
+    on the way. ``progress`` shows a bar and a line per epoch on stderr; ``trackers`` are told of it all, too. With
+    several ``ranks`` (`training.ranks.join`), all call this with the same arguments; the first writes, shows and tells.
 
     SIGTERM and Ctrl-C end it after the step under way, with its state saved: `StoppedError`. Raises `OutputError`,
     `DatasetError`, `ModelError`, `OptionsError`, `CheckpointError` or `StateError` before training, `DivergedError` as
@@ -61,8 +66,16 @@ def fit(
     require_backend()
     if options.mlflow:
         require_mlflow()
-    outputs = prepare_outputs(output_dir, overwrite=options.overwrite, resume=options.resume)
+    _check_ranks(options, ranks)
+    outputs = Outputs(Path(output_dir))
+    if ranks.leads:
+        outputs = prepare_outputs(output_dir, overwrite=options.overwrite, resume=options.resume)
     task = read_task(dataset, options)
+    if task.train.examples < options.batch_size and ranks.ranks > 1:
+        raise OptionsError(
+            f"batch_size is {options.batch_size} and {task.train.name!r} has {task.train.examples} examples: "
+            f"with {ranks.ranks} ranks there has to be a whole batch"
+        )
     check_model(options.model, task.input_shape, task.classes, **options.model_options)
     check_model(options.model, (*task.validation.size, task.channels), task.classes, **options.model_options)
     check_loss(options.loss_for(task.classes), task.classes)
@@ -71,37 +84,43 @@ def fit(
     state = read_state(outputs.state) if options.resume and outputs.state.exists() else None
     if state is not None:
         require_same(state, subject, outputs.state)
-    else:
+    elif ranks.leads:
         for path in outputs.existing():
             path.unlink()
+    if ranks.leads:
+        outputs.remove_unfinished()
 
-    outputs.remove_unfinished()
+    progress = progress and ranks.leads
     if progress:
         show_measured_on(task.train.name, task.validation.name)
     with stop_requests() as stop, memory_errors(options, task.input_shape):
-        model, trainer, judge = _models(task, options, weights, resumed=state is not None)
+        model, trainer, judge = _models(task, options, weights, ranks, resumed=state is not None)
         origin = describe_origin(dataset, task, judge.model, options)
         loop = TrainingLoop(
             model,
             trainer,
             judge,
-            Batches(dataset, task, task.train, options, training=True),
+            Batches(dataset, task, task.train, options, training=True, rank=ranks.rank, ranks=ranks.ranks),
             Batches(dataset, task, task.validation, options, training=False),
             options,
             outputs,
             subject,
             origin,
             stop,
+            WarmUpAndDecay.of(options, epoch_steps=_epoch_steps(task, options)),
             show=progress,
+            ranks=ranks,
         )
         if state is not None:
-            loop.resume(state)
+            with ranks.scope():
+                loop.resume(state)
             del state  # as large as the model, thrice
             if progress:
                 show_resumed(loop.progress.epoch, loop.progress.step)
-        own = make_trackers(options, outputs, subject, first_step=loop.progress.step)
-        loop.trackers = [*own, *trackers]
-        loop.draw = _Drawing(dataset, task, options, outputs, loop.trackers)
+        if ranks.leads:
+            own = make_trackers(options, outputs, subject, first_step=loop.progress.step)
+            loop.trackers = [*own, *trackers]
+            loop.draw = _Drawing(dataset, task, options, outputs, loop.trackers)
         try:
             history = loop.run()
         finally:
@@ -111,23 +130,35 @@ def fit(
 
 
 def _models(
-    task: Task, options: FitOptions, weights: tuple[float, ...] | None, *, resumed: bool
+    task: Task, options: FitOptions, weights: tuple[float, ...] | None, ranks: Ranks, *, resumed: bool
 ) -> tuple[Any, Trainer, Judge]:
     """What learns, its compiled twin, and what is validated and kept."""
     keras.utils.set_random_seed(options.seed)
-    epoch_steps = max(1, task.train.examples // options.batch_size)
-    with _precision(options):
+    with _precision(options), ranks.scope():
         model = create_model(options.model, task.input_shape, task.classes, **options.model_options)
         if options.init is not None and not resumed:
             copy_weights(load_checkpoint(options.init), model, options.init)
-        optimizer = create_optimizer(options, epoch_steps=epoch_steps)
+        optimizer = create_optimizer(options, epoch_steps=_epoch_steps(task, options))
         trainer = make_trainer(model, options, classes=task.classes, weights=weights, optimizer=optimizer)
-        if options.ema is None and task.input_size == task.validation.size:
+        if options.ema is None and task.input_size == task.validation.size and ranks.ranks == 1:
             return model, trainer, Judge(model, trainer, model, trainer.optimizer)
+    with _precision(options):
         shape = (*task.validation.size, task.channels)
         judged = create_model(options.model, shape, task.classes, **options.model_options)
         twin = make_trainer(judged, options, classes=task.classes, weights=weights)
-    return model, trainer, Judge(judged, twin, model, trainer.optimizer)
+    return model, trainer, Judge(judged, twin, model, trainer.optimizer, ranks)
+
+
+def _epoch_steps(task: Task, options: FitOptions) -> int:
+    return max(1, task.train.examples // options.batch_size)
+
+
+def _check_ranks(options: FitOptions, ranks: Ranks) -> None:
+    """Raise `OptionsError` for what several ranks cannot do."""
+    if options.batch_size % ranks.ranks:
+        raise OptionsError(f"batch_size is {options.batch_size}, which {ranks.ranks} ranks cannot share evenly")
+    if options.ema is not None and ranks.ranks > 1:
+        raise OptionsError("ema is for one process; leave it out where several ranks train")
 
 
 @contextmanager
@@ -181,14 +212,17 @@ def _finish(
 ) -> FitResult:
     """Read the checkpoint back, measure and draw it, and write the report."""
     outputs, judge = loop.outputs, loop.judge
+    loop.ranks.highest(0)  # the leader has written the checkpoint, wherever the others are
     # Into the twin that is compiled already.
     copy_weights(load_checkpoint(outputs.checkpoint), judge.model, str(outputs.checkpoint))
     iou_after = evaluate(judge.trainer, loop.validation)["iou"]
     best = best_epoch(history)
+    result = FitResult(outputs, tuple(history), best.epoch, history[0].val_iou, iou_after, task.validation.name)
+    if not loop.ranks.leads:
+        return result
     plots.draw_history(outputs.history_plot, history, best)
     examples = few(dataset, task, task.validation, spread(task.validation.examples, _PICTURES))
     predictions = predict_inputs(judge.model, examples["x"], batch_size=options.batch_size)
     plots.draw_predictions(outputs.predictions, examples["x"][..., :3], examples["y"], predictions, task.labels)
-    result = FitResult(outputs, tuple(history), best.epoch, history[0].val_iou, iou_after, task.validation.name)
     write_json(outputs.report, describe(loop.origin, result, stopped_early=loop.out_of_patience()))
     return result

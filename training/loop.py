@@ -17,6 +17,7 @@ from training.options import FitOptions
 from training.outputs import Outputs
 from training.progress import EpochBar, show_epoch
 from training.randomness import random_state, set_random_state
+from training.ranks import ALONE, Ranks
 from training.result import EpochRecord
 from training.signals import StopRequest
 from training.state import State, restore, save_state
@@ -58,18 +59,23 @@ class Progress:
 class Judge:
     """The model that is validated, drawn and kept, and its twin.
 
-    The one that learns, or where that trains on parts of photos or its weights are averaged, another one of the
-    photos' size.
+    The one that learns, or where that trains on parts of photos, its weights are averaged, or it is spread over
+    ``ranks``, another one of the photos' size, on this process alone.
     """
 
     model: Any
     trainer: Trainer
     learner: Any
     optimizer: Any
+    ranks: Ranks = ALONE
 
     def refresh(self, step: int) -> None:
         """Take over what was learned in ``step`` ≥ 0 steps."""
         if self.model is self.learner:
+            return
+        if self.ranks.ranks > 1:
+            for ours, all_ranks in zip(self.model.weights, self.learner.weights, strict=True):
+                ours.assign(keras.ops.convert_to_numpy(all_ranks.value))
             return
         copy_weights(self.learner, self.model, "the model that learns")
         if step:  # averages begin with the first step
@@ -95,9 +101,11 @@ class TrainingLoop:
     subject: dict[str, Any]
     origin: dict[str, Any]
     stop: StopRequest
+    rate: Callable[[int], Any]
     trackers: Sequence[Tracker] = ()
     draw: Callable[[Any, int, int], None] | None = None
     show: bool = False
+    ranks: Ranks = ALONE
     progress: Progress = field(default_factory=Progress)
     saved_at: float = 0.0
 
@@ -121,7 +129,8 @@ class TrainingLoop:
         self.saved_at = time.monotonic()
         if not progress.history:
             self._finish_epoch(epoch=0)
-        write_history(self.outputs.history_csv, progress.history)
+        if self.ranks.leads:
+            write_history(self.outputs.history_csv, progress.history)
         while progress.epoch <= self.options.epochs and not self.out_of_patience():
             self._train_epoch()
             self._finish_epoch(epoch=progress.epoch)
@@ -140,16 +149,18 @@ class TrainingLoop:
         if progress.loss_samples == 0:
             trainer.begin_epoch()
         self.train.loader.set_epoch(progress.epoch)
-        done = progress.loss_samples // self.train.batch_size
+        done = progress.loss_samples // self.options.batch_size
         with EpochBar(progress.epoch, self.options.epochs, done, len(self.train), shown=self.show) as bar:
             for (x, y), waited in _timed(self.train):
                 began = time.perf_counter()
-                loss = trainer.step(x, y)["loss"]
+                with self.ranks.scope():
+                    loss = trainer.step(x, y)["loss"]
                 progress.step += 1
                 if not math.isfinite(loss):
-                    raise self._diverged(progress.epoch, progress.loss_samples // self.train.batch_size + 1)
-                self._count(loss, len(x), waited)
-                self._tell(loss, len(x))
+                    raise self._diverged(progress.epoch, progress.loss_samples // self.options.batch_size + 1)
+                examples = len(x) * self.ranks.ranks
+                self._count(loss, examples, waited)
+                self._tell(loss, examples)
                 spent = time.perf_counter() - began + waited
                 progress.stepping += spent
                 progress.seconds += spent
@@ -179,8 +190,9 @@ class TrainingLoop:
         began = time.perf_counter()
         self.judge.refresh(progress.step)
         # While the IoU of the epoch is still counted in the twin that may be the judge's, too.
-        iou = float(self.trainer.iou.result()) if epoch else None
-        measured = evaluate(self.judge.trainer, self.validation)
+        with self.ranks.scope():
+            iou = float(self.trainer.iou.result()) if epoch else None
+        measured = self.ranks.agree(evaluate(self.judge.trainer, self.validation))
         if not math.isfinite(measured["loss"]):
             raise self._diverged(epoch, None)
         record = EpochRecord(
@@ -195,9 +207,10 @@ class TrainingLoop:
         )
         progress.history.append(record)
         is_best = epoch > 0 and best_epoch(progress.history) is record
-        if is_best:
+        if is_best and self.ranks.leads:
             save_checkpoint(self.judge.model, self.outputs.checkpoint, {**self.origin, "epoch": epoch})
-        write_history(self.outputs.history_csv, progress.history)
+        if self.ranks.leads:
+            write_history(self.outputs.history_csv, progress.history)
         for tracker in self.trackers:
             tracker.scalars(progress.step, _curves(record))
         if self.show:
@@ -208,31 +221,43 @@ class TrainingLoop:
         self.save()
 
     def save(self) -> None:
-        """Write the state between two steps."""
+        """Write the state between two steps, which is the same on all ranks."""
         # Of an epoch that has not begun, the order is known without it.
         self.progress.position = self.train.loader.state_dict() if self.progress.loss_samples else None
-        random = random_state(self.subject["backend"])
-        save_state(self.outputs.state, self.subject, self.progress.to_json(), self._variables(), random)
+        if self.ranks.leads:
+            random = random_state(self.subject["backend"])
+            save_state(self.outputs.state, self.subject, self.progress.to_json(), self._variables(), random)
         self.saved_at = time.monotonic()
 
     def _save_if_due(self) -> None:
         """Save after so many steps or seconds, and before stopping."""
         steps = self.options.save_steps
+        stop = self._stop_signal()
         due = steps > 0 and self.progress.step % steps == 0
-        if due or self.stop.signal is not None or time.monotonic() - self.saved_at >= self.options.save_seconds:
+        if due or stop is not None or time.monotonic() - self.saved_at >= self.options.save_seconds:
             self.save()
-        if self.stop.signal is not None:
+        if stop is not None:
             raise StoppedError(
                 f"stopped by a signal after step {self.progress.step}, in epoch {self.progress.epoch}; "
                 f"{self.outputs.state} holds all of it: go on with resume",
-                signal=self.stop.signal,
+                signal=stop,
             )
+
+    def _stop_signal(self) -> int | None:
+        """The signal to stop by. Ranks look together and now and then: none may leave the others in a step."""
+        if self.ranks.ranks == 1:
+            return self.stop.signal
+        if self.progress.step % self.options.log_every:
+            return None
+        return self.ranks.highest(self.stop.signal or 0) or None
 
     def _variables(self) -> list[Any]:
         """All that changes while training: weights, seeds of random layers, the optimizer's, the running IoU."""
         return [*self.model.variables, *self.trainer.optimizer.variables, *self.trainer.iou.variables]
 
     def _learning_rate(self) -> float:
+        if self.ranks.ranks > 1:  # without a computation that all ranks would have to share
+            return float(self.rate(self.progress.step))
         return float(self.trainer.optimizer.learning_rate)
 
     def _diverged(self, epoch: int, batch: int | None) -> DivergedError:

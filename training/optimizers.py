@@ -21,7 +21,7 @@ def create_optimizer(options: FitOptions, *, epoch_steps: int) -> Any:
     Clipping, accumulation and averaged weights are Keras' own: gradients are accumulated, then clipped; the average is
     updated at every step, also at those that only accumulate.
     """
-    schedule = WarmUpAndDecay(options, total_steps=options.epochs * epoch_steps, epoch_steps=epoch_steps)
+    schedule = WarmUpAndDecay.of(options, epoch_steps=epoch_steps)
     return _CLASSES[options.optimizer](
         learning_rate=schedule,
         # None spares Keras the subtraction, but AdamW insists on a number.

@@ -35,6 +35,11 @@ class WarmUpAndDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: 
             )
         self.options, self.total_steps, self.epoch_steps = options, total_steps, epoch_steps
 
+    @classmethod
+    def of(cls, options: FitOptions, *, epoch_steps: int) -> "WarmUpAndDecay":
+        """That of a whole training in epochs of ``epoch_steps``."""
+        return cls(options, total_steps=options.epochs * epoch_steps, epoch_steps=epoch_steps)
+
     def __call__(self, step: Any) -> Any:
         """The rate at ``step`` ≥ 0, a whole number."""
         options = self.options
