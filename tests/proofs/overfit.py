@@ -31,7 +31,8 @@ class Recipe:
     """``size`` of the photos in pixels, Adam's ``learning_rate``, and the model's ``options``.
 
     ``stride``: the model enlarges a grid so much coarser than the photo by interpolation, and cannot show what is
-    finer, however well it knows it. It gets the photos whose masks such a grid shows best; without one, the first by name.
+    finer, however well it knows it. It gets the photos whose masks such a grid shows best; without one, the first by
+    name.
     """
 
     size: int = 96
