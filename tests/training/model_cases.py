@@ -27,7 +27,7 @@ class ModelCase:
 
 _TINY_TIRAMISU = {"growth_rate": 4, "layers": [1, 2, 1], "first_filters": 8}
 _TINY_FCN = {"base_filters": 4, "head_filters": 16, "dropout": 0.0, "padding": "same"}
-_FCN_8 = ("score_fr", "score_pool4", "score_pool3", "upscore2", "upscore_pool4", "upscore8")
+_FCN_8 = ("score_fr", "score_pool4", "score_pool3", "upscore2", "upscore_pool4")
 
 #: By the registry's name; all of them are here.
 CASES = {
@@ -37,10 +37,8 @@ CASES = {
     "tiramisu-103": ModelCase(_TINY_TIRAMISU, ((33, 30),), like="tiramisu-56"),
     "u2net": ModelCase({"width": 0.0625}, ((33, 30),), channels=5, outputs=7, like="u2net-lite"),
     "u2net-lite": ModelCase({"width": 0.25}, ((33, 30),), outputs=7),
-    "fcn-32": ModelCase(_TINY_FCN, ((33, 30),), like="fcn-8", undrawn=("score_fr", "upscore")),
-    "fcn-16": ModelCase(
-        _TINY_FCN, ((33, 30),), like="fcn-8", undrawn=("score_fr", "score_pool4", "upscore2", "upscore16")
-    ),
+    "fcn-32": ModelCase(_TINY_FCN, ((33, 30),), like="fcn-8", undrawn=("score_fr",)),
+    "fcn-16": ModelCase(_TINY_FCN, ((33, 30),), like="fcn-8", undrawn=("score_fr", "score_pool4", "upscore2")),
     "fcn-8": ModelCase(_TINY_FCN, ((33, 30),), channels=4, learning_rate=0.01, undrawn=_FCN_8),
     "deeplab-v3": ModelCase({}, ((33, 30),), channels=5),
     "sharpmask": ModelCase({"mask_filters": 16}, ((33, 30),), channels=5),

@@ -14,14 +14,16 @@ of ``pool4``, FCN-8s does so once more with ``pool3``; what results is enlarged 
 
 As in the authors' Caffe models: 100 zeros around the photo and an unpadded fc6, by which even a photo of one pixel has
 a score; pooling rounds up; scores begin at 0; enlarging is by transposed convolutions that begin as bilinear
-interpolation, the last of which stays so; what is added or given back is cropped so that the pixels' centers agree
-(skips at 5 and 9, the mask at 19, 27 and 31). Dropout of a half after fc6 and fc7. 134 million weights.
+interpolation; what is added or given back is cropped so that the pixels' centers agree (skips at 5 and 9, the mask at
+19, 27 and 31). Dropout of a half after fc6 and fc7. 134 million weights.
 
 Where it differs, and why:
 
 - Photos are RGB, not BGR: turn the input channels of conv1_1 around to take over the Caffe weights. Channels after the
   photo's three, such as clicks, are taken as they are, in [0, 255].
 - The transposed convolutions between the levels are learned, as the paper says; the released models fix them.
+- The last one is fixed in both, so here it is the interpolation that it stands for, with zeros around it: as a dense
+  kernel of 64×64 for every pair of classes it takes gigabytes in training.
 - The paper begins with VGG16's trained weights. Where there are none, He et al.'s initialization (2015) is what makes
   training possible; a learning rate of 1e-4 for Adam suits it.
 - ``padding="same"`` pads each convolution by half its kernel instead of the photo by 100: at 224×224 that is a third of
@@ -104,13 +106,13 @@ def build(stride: int, input_shape: Shape, classes: int, options: FCNOptions) ->
     for level in (4, 3):
         if reached == stride:
             break
-        x = _enlarge(x, classes, 2, "upscore2" if level == 4 else "upscore_pool4", learned=True)
+        x = _double(x, classes, "upscore2" if level == 4 else "upscore_pool4")
         skip = _score(pools[f"pool{level}"], classes, f"score_pool{level}")
         # Doubled, score i has its center at 2i + 1½; in the skip's numbers it is 2 · (i + trimmed) + ½.
         offset = 2 * trimmed - 1
         x = layers.Add(name=f"fuse_pool{level}")(_meet(x, skip, offset, level))
         reached, trimmed = reached // 2, max(offset, 0)
-    x = _enlarge(x, classes, reached, "upscore" if stride == 32 else f"upscore{stride}", learned=False)
+    x = _enlarge(x, reached, "upscore" if stride == 32 else f"upscore{stride}")
     # Likewise, where the photo's first pixel is number padding − 1 of what conv1_1 puts out.
     start = reached // 2 - reached * trimmed + padding - 1
     x = _cut(x, start, *input_shape[:2], name="score")
@@ -124,22 +126,32 @@ def _score(x: Any, classes: int, name: str) -> Any:
     return layers.Conv2D(classes, 1, kernel_initializer="zeros", name=name)(x)
 
 
-def _enlarge(x: Any, classes: int, factor: int, name: str, *, learned: bool) -> Any:
-    """Transposed convolution that begins as bilinear interpolation, (B, h, w, k) → (B, (h + 1)·f, (w + 1)·f, k)."""
+def _double(x: Any, classes: int, name: str) -> Any:
+    """Transposed convolution that begins as bilinear interpolation: (B, h, w, k) → (B, 2h + 2, 2w + 2, k)."""
     from keras import layers
 
-    layer = layers.Conv2DTranspose(classes, 2 * factor, strides=factor, use_bias=False, name=name, trainable=learned)
+    layer = layers.Conv2DTranspose(classes, 4, strides=2, use_bias=False, name=name)
     x = layer(x)
-    layer.set_weights([_bilinear(classes, factor)])
+    layer.set_weights([_bilinear(classes)])
     return x
 
 
-def _bilinear(classes: int, factor: int) -> Any:
-    """The kernel, float32 (2f, 2f, classes, classes): each class by itself, a tent over two pixels per axis."""
+def _bilinear(classes: int) -> Any:
+    """The kernel, float32 (4, 4, classes, classes): each class by itself, a tent over two pixels per axis."""
     import numpy as np
 
-    tent = 1 - np.abs(np.arange(2 * factor) - (factor - 0.5)) / factor
+    tent = np.array([0.25, 0.75, 0.75, 0.25])
     return (np.outer(tent, tent)[..., None, None] * np.eye(classes)).astype(np.float32)
+
+
+def _enlarge(x: Any, factor: int, name: str) -> Any:
+    """What a transposed convolution with a bilinear kernel gives: (B, h, w, k) → (B, (h + 1)·f, (w + 1)·f, k)."""
+    from keras import layers
+
+    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+    height, width = (side * factor for side in x.shape[1:3])
+    x = layers.Resizing(height, width, interpolation="bilinear", name=name)(x)
+    return layers.Cropping2D(factor // 2, name=f"{name}_crop")(x)
 
 
 def _meet(x: Any, skip: Any, offset: int, level: int) -> tuple[Any, Any]:
@@ -167,7 +179,11 @@ def torch_names(layers: Sequence[str]) -> Mapping[str, str]:
 def _family(stride: int) -> ModelFamily:
     name = f"fcn-{stride}"
     return ModelFamily(
-        options=FCNOptions, check=partial(check, name), build=partial(build, stride), torch_names=torch_names
+        options=FCNOptions,
+        check=partial(check, name),
+        build=partial(build, stride),
+        torch_names=torch_names,
+        torch_fixed=("upscore.weight", "upscore16.weight", "upscore8.weight"),
     )
 
 

@@ -69,6 +69,7 @@ def load_torch_weights(model: Any, weights: Mapping[str, Any]) -> None:
     """
     given = _without_prefix({name: value for name, value in weights.items() if not name.endswith(_IGNORED)})
     wanted = _wanted(model)
+    given = {name: value for name, value in given.items() if name not in model_family(model.name).torch_fixed}
     shapes = {name: _torch_shape(variable) for name, variable in wanted.items()}
     misshaped = {
         name: tuple(given[name].shape) for name in wanted if name in given and tuple(given[name].shape) != shapes[name]
