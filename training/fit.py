@@ -9,7 +9,6 @@ import keras
 
 from dataset_client import Dataset
 from training import plots
-from training.backend import require_backend
 from training.batches import Batches, few
 from training.checkpoint import copy_weights, load_checkpoint
 from training.data import Task, class_weights, read_task, spread
@@ -20,16 +19,17 @@ from training.memory import memory_errors
 from training.models import check_model, create_model
 from training.optimizers import create_optimizer
 from training.options import RUNNING, FitOptions
-from training.outputs import Outputs, prepare_outputs
+from training.outputs import Outputs
 from training.pictures import sheet
 from training.predict import predict_inputs
 from training.progress import show_measured_on, show_resumed
+from training.readiness import require_ready
 from training.report import describe, describe_origin
 from training.result import EpochRecord, FitResult
 from training.schedules import depends_on_epochs
 from training.signals import stop_requests
 from training.state import read_state, require_same
-from training.trackers import Tracker, make_trackers, require_mlflow
+from training.trackers import Tracker, make_trackers
 from training.trainer import Trainer, make_trainer
 
 __all__ = ["EpochRecord", "FitOptions", "FitResult", "fit"]
@@ -58,10 +58,7 @@ def fit(
     soon as the loss is no longer finite (the last good checkpoint stays), and `MemoryExhaustedError`.
     """
     options = options or FitOptions()
-    require_backend()
-    if options.mlflow:
-        require_mlflow()
-    outputs = prepare_outputs(output_dir, overwrite=options.overwrite, resume=options.resume)
+    outputs = require_ready(options, output_dir)
     task = read_task(dataset, options)
     check_model(options.model, task.input_shape, task.classes, **options.model_options)
     check_model(options.model, (*task.validation.size, task.channels), task.classes, **options.model_options)
@@ -71,15 +68,15 @@ def fit(
     state = read_state(outputs.state) if options.resume and outputs.state.exists() else None
     if state is not None:
         require_same(state, subject, outputs.state)
-    else:
-        for path in outputs.existing():
-            path.unlink()
 
-    outputs.remove_unfinished()
     if progress:
         show_measured_on(task.train.name, task.validation.name)
     with stop_requests() as stop, memory_errors(options, task.input_shape):
         model, trainer, judge = _models(task, options, weights, resumed=state is not None)
+        if state is None:  # not before: the first weights may be from a checkpoint among them
+            for path in outputs.existing():
+                path.unlink()
+        outputs.remove_unfinished()
         origin = describe_origin(dataset, task, judge.model, options)
         loop = TrainingLoop(
             model,
@@ -99,7 +96,8 @@ def fit(
             del state  # as large as the model, thrice
             if progress:
                 show_resumed(loop.progress.epoch, loop.progress.step)
-        own = make_trackers(options, outputs, subject, first_step=loop.progress.step)
+        first_step = loop.progress.step + 1 if loop.progress.history else 0
+        own = make_trackers(options, outputs, subject, first_step=first_step)
         loop.trackers = [*own, *trackers]
         loop.draw = _Drawing(dataset, task, options, outputs, loop.trackers)
         try:
