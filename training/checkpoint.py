@@ -15,6 +15,7 @@ import keras
 
 from training.errors import CheckpointError
 from training.files import atomic_path
+from training.outputs import existing_checkpoint
 
 _ORIGIN = "training.json"
 
@@ -32,7 +33,7 @@ def read_origin(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What a checkpoint was trained on: dataset id, provenance, model, options, code, epoch; None where it does not
     say. Raises `CheckpointError` for a file that is missing or damaged. Loads no model.
     """
-    file = _existing(path)
+    file = existing_checkpoint(path)
     try:
         with zipfile.ZipFile(file) as members:
             if _ORIGIN not in members.namelist():
@@ -50,7 +51,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     Raises `CheckpointError` for a file that is missing, damaged, or holds another kind of model. Code in it
     is not run.
     """
-    file = _existing(path)
+    file = existing_checkpoint(path)
     try:
         model = keras.models.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py, JSON, Keras: each has its own, none has a common base
@@ -85,13 +86,6 @@ def copy_weights(source: Any, target: Any, name: str) -> None:
             )
     for old, new in zip(theirs, ours, strict=True):
         new.assign(keras.ops.copy(old.value))  # JAX would share the buffer, and give it away with the next step
-
-
-def _existing(path: str | os.PathLike[str]) -> Path:
-    file = Path(path)
-    if not file.is_file():
-        raise CheckpointError(f"there is no checkpoint {file}: name a best.keras that a training has written")
-    return file
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:

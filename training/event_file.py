@@ -23,7 +23,10 @@ _RGB = 3
 
 
 class EventFile:
-    """Appends to a new file; every event is on its way to the disk when the call returns."""
+    """Appends to a new file; every event is on its way to the disk when the call returns.
+
+    ``first_step`` is 0 for a new training, or the step that a resumed one does first.
+    """
 
     def __init__(self, path: Path, *, first_step: int) -> None:
         self._file = path.open("xb")

@@ -10,7 +10,6 @@ import keras
 
 from dataset_client import Dataset
 from training import plots
-from training.backend import require_backend
 from training.batches import Batches, few
 from training.checkpoint import copy_weights, load_checkpoint
 from training.data import Task, class_weights, read_task, spread
@@ -22,17 +21,18 @@ from training.memory import memory_errors
 from training.models import check_model, create_model
 from training.optimizers import create_optimizer
 from training.options import RUNNING, FitOptions
-from training.outputs import Outputs, prepare_outputs
+from training.outputs import Outputs
 from training.pictures import sheet
 from training.predict import predict_inputs
 from training.progress import show_measured_on, show_resumed
 from training.ranks import ALONE, Ranks
+from training.readiness import require_ready
 from training.report import describe, describe_origin
 from training.result import EpochRecord, FitResult
 from training.schedules import WarmUpAndDecay, depends_on_epochs
 from training.signals import stop_requests
 from training.state import read_state, require_same
-from training.trackers import Tracker, make_trackers, require_mlflow
+from training.trackers import Tracker, make_trackers
 from training.trainer import Trainer, make_trainer
 
 __all__ = ["EpochRecord", "FitOptions", "FitResult", "fit"]
@@ -63,13 +63,8 @@ def fit(
     soon as the loss is no longer finite (the last good checkpoint stays), and `MemoryExhaustedError`.
     """
     options = options or FitOptions()
-    require_backend()
-    if options.mlflow:
-        require_mlflow()
     _check_ranks(options, ranks)
-    outputs = Outputs(Path(output_dir))
-    if ranks.leads:
-        outputs = prepare_outputs(output_dir, overwrite=options.overwrite, resume=options.resume)
+    outputs = require_ready(options, output_dir) if ranks.leads else Outputs(Path(output_dir))
     task = read_task(dataset, options)
     if task.train.examples < options.batch_size and ranks.ranks > 1:
         raise OptionsError(
@@ -84,17 +79,17 @@ def fit(
     state = read_state(outputs.state) if options.resume and outputs.state.exists() else None
     if state is not None:
         require_same(state, subject, outputs.state)
-    elif ranks.leads:
-        for path in outputs.existing():
-            path.unlink()
-    if ranks.leads:
-        outputs.remove_unfinished()
 
     progress = progress and ranks.leads
     if progress:
         show_measured_on(task.train.name, task.validation.name)
     with stop_requests() as stop, memory_errors(options, task.input_shape):
         model, trainer, judge = _models(task, options, weights, ranks, resumed=state is not None)
+        if state is None and ranks.leads:  # not before: the first weights may be from a checkpoint among them
+            for path in outputs.existing():
+                path.unlink()
+        if ranks.leads:
+            outputs.remove_unfinished()
         origin = describe_origin(dataset, task, judge.model, options)
         loop = TrainingLoop(
             model,
@@ -118,7 +113,8 @@ def fit(
             if progress:
                 show_resumed(loop.progress.epoch, loop.progress.step)
         if ranks.leads:
-            own = make_trackers(options, outputs, subject, first_step=loop.progress.step)
+            first_step = loop.progress.step + 1 if loop.progress.history else 0
+            own = make_trackers(options, outputs, subject, first_step=first_step)
             loop.trackers = [*own, *trackers]
             loop.draw = _Drawing(dataset, task, options, outputs, loop.trackers)
         try:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataset_client import Dataset, request_dataset
-from training.backend import require_backend
 from training.options import FitOptions
-from training.outputs import prepare_outputs
+from training.readiness import require_ready
 from training.result import FitResult
 
 
@@ -35,8 +34,7 @@ def launch_training(
     uses no GPU.
     """
     options = fit_options or FitOptions()
-    require_backend()
-    prepare_outputs(output_dir, overwrite=options.overwrite, resume=options.resume)
+    require_ready(options, output_dir)
     dataset = request(
         dataset_name,
         handler_version,

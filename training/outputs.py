@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.errors import OutputError
+from training.errors import CheckpointError, OutputError
 
 _EVENTS = "events.out.tfevents."
 
@@ -65,6 +65,8 @@ class Outputs:
         for path in (self.checkpoint, self.state, self.history_csv, self.history_plot, self.predictions, self.report):
             for unfinished in self.directory.glob(f".{path.stem}.????????{path.suffix}"):
                 unfinished.unlink(missing_ok=True)
+        for unfinished in self.prediction_sheet(0).parent.glob(".*.????????.jpg"):
+            unfinished.unlink(missing_ok=True)
 
 
 def prepare_outputs(output_dir: str | os.PathLike[str], *, overwrite: bool, resume: bool = False) -> Outputs:
@@ -92,3 +94,11 @@ def prepare_outputs(output_dir: str | os.PathLike[str], *, overwrite: bool, resu
             "or resume it"
         )
     return outputs
+
+
+def existing_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """``path``, if there is such a file; else `CheckpointError`."""
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"there is no checkpoint {file}: name a best.keras that a training has written")
+    return file
