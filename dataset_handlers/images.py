@@ -27,6 +27,9 @@ MAX_SIDE = 32_766
 Image.MAX_IMAGE_PIXELS = None
 
 _ORIENTATION = 0x0112
+_PNG = b"\x89PNG\r\n\x1a\n"
+#: Bits to a level and colour type, as a PNG's header has them at byte 24: grey of fewer bits than eight.
+_NARROW_GREY = (b"\x01\x00", b"\x02\x00", b"\x04\x00")
 
 #: What raw pictures may be, whatever they are called. Pillow knows more, among it formats that start other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -60,8 +63,11 @@ def decode_mask(data: bytes, name: str) -> Array:
 def decode_labels(data: bytes, name: str) -> Array:
     """Decode a mask whose levels are class numbers, (H, W) uint8: grey levels of 8 bits, or places in a palette.
 
-    Nothing is converted, for the luma of a colour is no class: other pictures are bad samples.
+    Nothing is converted, for the luma of a colour is no class: other pictures are bad samples. So are grey PNGs of
+    fewer bits, whose levels a reader spreads over 0 to 255.
     """
+    if data.startswith(_PNG) and data[24:26] in _NARROW_GREY:
+        raise BadSampleError(f"{name}: its grey levels have {data[24]} bits; write class numbers as 8-bit grey levels")
 
     def numbers(picture: Image.Image) -> Array:
         if picture.mode not in ("L", "P"):

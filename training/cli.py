@@ -132,12 +132,19 @@ def _fit_options(parsed: argparse.Namespace) -> FitOptions:
     for name, value in parsed.set:
         table, dot, entry = name.partition(".")
         if dot:
-            given.setdefault(table, {})[entry] = value
+            given[table] = {**_table(given.get(table, {}), name), entry: value}
         else:
             given[name] = value
     if parsed.model_option:
         given["model_options"] = {**given.get("model_options", {}), **dict(parsed.model_option)}
     return make_options(values, given)
+
+
+def _table(value: Any, name: str) -> dict[str, Any]:
+    """``value``, if ``name`` can be an entry of it; else `OptionsError`."""
+    if not isinstance(value, dict):
+        raise OptionsError(f"--set {name} and {value!r} as the whole of it do not agree: leave one out")
+    return value
 
 
 def _read_config(path: str) -> dict[str, Any]:

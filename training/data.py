@@ -63,7 +63,8 @@ def read_task(dataset: Dataset, options: FitOptions) -> Task:
     chosen = choose_validation_split(dataset.splits, options.validation_split)
     features = input_features(options.inputs)
     classes = _classes(dataset.manifest, options.classes)
-    looked_at = {name: _look_at(dataset, name, features, classes) for name in {options.train_split, chosen}}
+    names = dict.fromkeys((options.train_split, chosen))  # in this order, and each once
+    looked_at = {name: _look_at(dataset, name, features, classes) for name in names}
     train, validation = looked_at[options.train_split][0], looked_at[chosen][0]
     crop = options.augmentation.crop
     if crop is None and train.size != validation.size:

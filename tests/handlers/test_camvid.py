@@ -1,6 +1,8 @@
 """CamVid: class numbers as published, void apart, through every geometry; and annotations that are none."""
 
 import json
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -12,7 +14,8 @@ from dataset_handlers.authors.drawing import panels
 from dataset_handlers.authors.preview import contact_sheet
 from dataset_handlers.authors.stats import render
 from dataset_handlers.camvid import CLASSES, CamvidHandler
-from dataset_handlers.errors import ConfigRefusedError, RawDataError
+from dataset_handlers.errors import BadSampleError, ConfigRefusedError, RawDataError
+from dataset_handlers.images import decode_labels
 from dataset_handlers.metadata import write_metadata
 from dataset_handlers.plan import Rejected
 from dataset_handlers.shards import WorkFolder
@@ -158,6 +161,19 @@ def test_annotations_that_are_none_are_quarantined(raw, tmp_path):
         cv2.imwrite(str(annotation(raw, name, part)), levels)
         _, sealed, _ = made(raw, tmp_path / name)
         assert quarantined(sealed)[f"{part}/{name}"].startswith(why)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_levels_of_fewer_bits_are_no_class_numbers(bits):
+    """A reader spreads them over 0 to 255: of two bits, class 3 would come as 255, which is void."""
+    header = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1 + bits))
+    parts = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    with pytest.raises(BadSampleError, match=f"grey levels have {bits} bits; write class numbers as 8-bit grey levels"):
+        decode_labels(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "a.png")
 
 
 def test_a_crop_that_shows_nothing_known_is_told_of(raw, tmp_path):

@@ -56,6 +56,10 @@ def test_wrong_options_are_refused(tmp_path):
         1,
         "dataset-train: epochs is a whole number of at least 1, not 0\n",
     )
+    twice = ("--set", "augmentation=1", "--set", "augmentation.flip=1")
+    done = dataset_train("fit", tmp_path, "--output", tmp_path / "run", *twice)
+    assert done.returncode == 1
+    assert "augmentation.flip and 1 as the whole of it do not agree" in done.stderr
     done = dataset_train("fit", tmp_path, "--output", tmp_path / "run", "--model-option", "depth")
     assert done.returncode == 2
     assert "NAME=VALUE" in done.stderr

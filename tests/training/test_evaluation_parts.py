@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import weakref
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support import ROOT
 from training import metrics
-from training.errors import FeatureError, OptionsError
+from training.errors import FeatureError, MemoryExhaustedError, OptionsError
 from training.evaluation import EvaluationOptions
 from training.evaluation.baselines import _THRESHOLDS, CentrePrior, ColourModel, _ious
 from training.evaluation.bootstrap import Resamples, means_of, replicate
@@ -21,6 +22,7 @@ from training.evaluation.disagreement import binary_disagreement, class_disagree
 from training.evaluation.groups import Facts, group
 from training.evaluation.lineage import origins
 from training.evaluation.photos import MaskLevels, Photo, PhotoReader
+from training.evaluation.progress import Progress
 from training.evaluation.scores import score_split
 from training.evaluation.scoring import Scorer, workers_for
 from training.evaluation.summary import (
@@ -69,6 +71,24 @@ def test_pairing_sees_what_two_intervals_hide():
     assert a.interval(0.95)[0] < b.interval(0.95)[1]
     low, high = (a - b).interval(0.95)
     assert 0.01 < low < 0.02 < high < 0.03
+
+
+def test_curves_are_resampled_in_float32_and_their_means_are_those_of_float64(monkeypatch):
+    monkeypatch.setattr("training.evaluation.bootstrap._CELLS", 70 * 30)  # blocks of 30, the last one of 10
+    curve = np.random.default_rng(8).random((70, 9)).astype(np.float32)
+    curve[3] = np.nan
+    resamples = Resamples.draw(70, 100, seed=0)
+    coarse, fine = (
+        replicate({"x": values, "y": values[:, 0]}, dict, resamples) for values in (curve, curve.astype(np.float64))
+    )
+    for name in ("x", "y"):
+        assert coarse[name].resampled.dtype == np.float32
+        np.testing.assert_allclose(coarse[name].resampled, fine[name].resampled, rtol=1e-6)
+        np.testing.assert_array_equal(coarse[name].value, fine[name].value)
+    there = np.delete(np.arange(70), 3)
+    counts = resamples.counts[:, there].astype(np.float64)
+    expected = counts @ curve[there].astype(np.float64) / counts.sum(axis=1)[:, None]
+    np.testing.assert_allclose(fine["x"].resampled, expected)
 
 
 def test_resamples_are_a_function_of_their_seed():
@@ -234,6 +254,46 @@ def test_processes_give_the_same_scores_in_the_same_order():
         assert one.keys() == other.keys()
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+class _Deadly:
+    """Whoever unpickles it, dies."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_killed_process_is_told_with_a_remedy():
+    with pytest.raises(MemoryExhaustedError, match="fewer workers"):
+        list(Scorer(1).map([(_Deadly(), np.zeros((4, 4, 1), np.float32))]))
+
+
+def test_no_process_outlives_the_one_that_asks():
+    """Its standard error stays open as long as any of them lives."""
+    code = """
+import os, signal
+import numpy as np
+from training.evaluation.scoring import Scorer
+photo = np.zeros((4, 4), np.float32), np.zeros((4, 4, 1), np.float32)
+next(Scorer(1).map([photo] * 9))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, cwd=ROOT)
+    assert done.returncode == -9
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("training.evaluation.progress._SECONDS", 0)
+    with Progress("evaluating", 3000, shown=True) as progress:
+        progress.move(1000)
+        progress.move(2000)
+    with Progress("drawing", 1, shown=False) as quiet:
+        quiet.move()
+    with pytest.raises(KeyError), Progress("stopped", 9, shown=True):
+        raise KeyError
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("evaluating         1,000 of 3,000 photos, ")
+    assert last.startswith("evaluating         3,000 photos in ")
 
 
 def test_few_photos_are_scored_in_this_process():

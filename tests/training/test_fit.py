@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import sys
 
 import keras
 import numpy as np
@@ -184,28 +186,27 @@ def classes_trained(tmp_path_factory, write_dataset, ellipses):
         **dict.fromkeys(("mask", "positive_clicks", "negative_clicks"), plane),
     }
     examples = []
-    for number, example in enumerate(ellipses(4, size=(24, 32))):
+    for number, example in enumerate(ellipses(4, size=(24, 32)) * 6):
         mask = (example["mask"] // 255) * np.uint8(1 + number % 2)
         mask[0] = 255
         clicks = np.full((24, 32, 1), 255 * (number % 2), np.uint8)
         examples.append(
             {"image": example["image"], "mask": mask, "positive_clicks": clicks, "negative_clicks": 255 - clicks}
         )
-    dataset = write_dataset(folder / "dataset", {"train": examples, "validation": examples}, features)
+    dataset = write_dataset(folder / "dataset", {"train": examples, "validation": examples[:4]}, features)
     dataset.manifest["labels"] = {"1": "left", "2": "right"}
     dataset.manifest["statistics"] = {"train": {"label_pixels": {"0": 1000, "1": 400, "2": 400}}}
     options = FitOptions(
-        epochs=30,
+        epochs=5,
         batch_size=4,
         learning_rate=1e-2,
         optimizer="rmsprop",
         schedule="exponential",
         weight_decay=1e-4,
-        warmup_steps=3,
+        warmup_steps=8,
         clip_norm=1.0,
         accumulate=2,
         ema=0.8,
-        patience=12,
         class_weights="median",
         inputs=["clicks"],
         augmentation={"crop": [16, 16], "flip": 0.5},
@@ -227,32 +228,40 @@ def test_learns_classes_from_parts_of_photos_and_clicks(classes_trained):
     matrix = confusion_matrix(examples["y"][..., 0], predicted, 3)
     assert mean_iou(matrix) == pytest.approx(result.iou_after, abs=1e-6)
     rates = [record.learning_rate for record in result.history[1:]]
-    assert rates[0] == pytest.approx(1e-2 * 2 / 3, rel=1e-5)
-    assert rates[9] == pytest.approx(1e-2 * 0.995**10, rel=1e-5)
+    assert rates[0] == pytest.approx(1e-2 * 7 / 8, rel=1e-5)
+    assert rates[4] == pytest.approx(1e-2 * 0.995**5, rel=1e-5)
     with pytest.raises(CheckpointError, match="takes 5 channels, 2 beside the photo's"):
         predict_files(result.outputs.checkpoint, [], result.outputs.directory / "masks")
 
 
-def test_first_weights_come_from_a_checkpoint_and_patience_ends_a_training(
-    classes_trained, trained, make_dataset, ellipses, tmp_path
+def test_first_weights_may_come_from_the_checkpoint_that_is_overwritten_and_patience_ends_a_training(
+    trained, make_dataset, ellipses, tmp_path
 ):
     _, options, result, _ = trained
     size = {"size": (32, 32)}
     smaller = make_dataset({"train": ellipses(4, **size), "validation": ellipses(2, seed=1, **size)})
+    checkpoint, left_over = tmp_path / "best.keras", tmp_path / "predictions" / ".000000500.01234567.jpg"
+    left_over.parent.mkdir()
+    for path in (left_over, tmp_path / "report.json"):
+        path.write_bytes(b"of another training")
+    shutil.copy(result.outputs.checkpoint, checkpoint)
+    with pytest.raises(CheckpointError, match=r"checkpoint of the same model"):
+        fit(smaller, tmp_path, FitOptions(init=str(checkpoint), overwrite=True))
+    assert checkpoint.read_bytes() == result.outputs.checkpoint.read_bytes()
     follow = FitOptions(
         epochs=9,
         patience=1,
         learning_rate=1e-12,
-        init=str(result.outputs.checkpoint),
+        init=str(checkpoint),
+        overwrite=True,
         model_options=options.model_options,
         predictions_every=0,
     )
-    again = fit(smaller, tmp_path / "run", follow)
+    again = fit(smaller, tmp_path, follow)
     assert again.iou_before > 0.6
     assert len(again.history) < 9
+    assert not left_over.exists()
     assert json.loads(again.outputs.report.read_text())["result"]["stopped_early"] is True
-    with pytest.raises(CheckpointError, match=r"checkpoint of the same model"):
-        fit(smaller, tmp_path / "other", FitOptions(init=str(result.outputs.checkpoint)))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(make_dataset, ellipses, tmp_path):
@@ -265,7 +274,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(make
     assert (caught.value.epoch, caught.value.batch, caught.value.checkpoint) == (1, 2, None)
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_overwritten(make_dataset, ellipses, tmp_path):
+def test_what_does_not_fit_is_refused_before_anything_is_overwritten(make_dataset, ellipses, tmp_path, monkeypatch):
     dataset = make_dataset({"train": ellipses(1, size=(16, 16)), "test": ellipses(1, size=(16, 16))})
     old = tmp_path / "best.keras"
     old.write_bytes(b"precious")
@@ -279,6 +288,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_overwritten(make_datase
         fit(dataset, tmp_path, FitOptions(loss="ce", overwrite=True))
     with pytest.raises(OutputError, match=r"without its state \(state\.npz\)"):
         fit(dataset, tmp_path, FitOptions(resume=True))
+    with pytest.raises(OptionsError, match="'dice' takes no class_weights"):
+        fit(dataset, tmp_path, FitOptions(loss="dice", class_weights=[1, 2], model_options=TINY, overwrite=True))
+    with pytest.raises(OptionsError, match=r"sgd cannot take .*momentum"):
+        fit(
+            dataset,
+            tmp_path,
+            FitOptions(optimizer="sgd", optimizer_options={"momentum": 2}, model_options=TINY, overwrite=True),
+        )
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*none\.keras"):
+        fit(dataset, tmp_path, FitOptions(init=tmp_path / "none.keras", model_options=TINY, overwrite=True))
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # as where it is not installed
     with pytest.raises(BackendError, match="mlflow is asked for and not installed"):
         fit(dataset, tmp_path, FitOptions(mlflow=True, overwrite=True))
     assert old.read_bytes() == b"precious"

@@ -76,7 +76,7 @@ def test_saliency_measures_of_stretched_pngs_are_those_of_pysodmetrics(sod):
     for name, truth, exact in duts_pairs(PHOTOS, kinds=("near", "colour")):
         png = np.rint(exact * 255).astype(np.uint8)
         ours = saliency_scores(truth, min_max_normalized(png / 255))
-        assert_same(ours, sod_reference(truth.astype(np.uint8) * 255, png, normalize=True), name)
+        assert_same(ours, sod_reference(sod, truth.astype(np.uint8) * 255, png, normalize=True), name)
 
 
 @pytest.mark.parametrize("truth", ["empty", "full", "one pixel"])

@@ -121,18 +121,7 @@ def origin(report: Json) -> str:
     ]
     parts = ["<h2>Where this comes from</h2>", _definitions(told)]
     for run in report["runs"]:
-        skipped = {
-            "name",
-            "results",
-            "curves",
-            "iou_histogram",
-            "iou_at_least",
-            "groups",
-            "per_class",
-            "confusion",
-            "warning",
-        }
-        facts = [(key.replace("_", " "), _plain(value)) for key, value in run.items() if key not in skipped]
+        facts = [(key.replace("_", " "), _plain(value)) for key, value in run.items() if key not in _SHOWN_ELSEWHERE]
         parts += [f"<h3>{escape(run['name'])}</h3>", _definitions([fact for fact in facts if fact[1]])]
     return "".join(parts)
 

@@ -119,7 +119,7 @@ class MaskLevels:
 
     def add(self, photo: Photo) -> None:
         """Note a mask's levels; raises `FeatureError` for class numbers that the model does not know."""
-        self.seen[np.unique(photo.mask)] = True
+        self.seen |= np.bincount(photo.mask.ravel(), minlength=256) > 0
         if self.classes > 1:
             above = np.flatnonzero(self.seen[self.classes : VOID]) + self.classes
             if len(above):

@@ -1,7 +1,7 @@
 """From tables of scores to the numbers of the report, as JSON types."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,20 @@ def statistic_for(classes: int) -> Statistic:
     return subject_statistic if classes == 1 else class_statistic
 
 
-def run_replicates(tables: Sequence[Table], classes: int, options: EvaluationOptions) -> list[dict[str, Replicates]]:
-    """All numbers of all runs, by the same resamples: those of two runs may be subtracted."""
+def run_replicates(
+    tables: Sequence[Table], classes: int, options: EvaluationOptions, moved: Callable[[int], None]
+) -> list[dict[str, Replicates]]:
+    """All numbers of all runs, by the same resamples: those of two runs may be subtracted. ``moved(1)`` is told of
+    each run that is done.
+    """
     photos = len(tables[0]["iou"])
     resamples = Resamples.draw(photos, options.resamples, options.seed)
     statistic = statistic_for(classes)
-    return [replicate(_needed(table), statistic, resamples) for table in tables]
+    replicates = []
+    for table in tables:
+        replicates.append(replicate(_needed(table), statistic, resamples))
+        moved(1)
+    return replicates
 
 
 def result_of(

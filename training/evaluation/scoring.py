@@ -1,14 +1,18 @@
 """The scores of one photo: a pure function of truth and probability, so that processes can share the work."""
 
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import numpy as np
 
+from training.errors import MemoryExhaustedError
 from training.evaluation.disagreement import binary_disagreement, class_disagreement
 from training.evaluation.summary import at_limits
 from training.metrics import (
@@ -108,13 +112,16 @@ class Scorer:
         self.workers, self.stretch = workers, stretch
 
     def map(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[Row]:
-        """The scores of (truth, probability) pairs, in their order; only a few pairs are held."""
+        """The scores of (truth, probability) pairs, in their order; only a few pairs are held.
+
+        Raises `MemoryExhaustedError` if a process is killed, which is what a system without memory does.
+        """
         if not self.workers:
             for truth, probability in pairs:
                 yield score(truth, probability, self.stretch)
             return
         # Spawned: a fork of a process with a backend's threads may hang.
-        with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(self.workers, get_context("spawn"), initializer=_begin_worker) as pool:
             waiting: deque[Future[Row]] = deque()
             try:
                 for truth, probability in pairs:
@@ -123,9 +130,27 @@ class Scorer:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
+            except BrokenProcessPool as error:
+                raise MemoryExhaustedError(
+                    f"one of the {self.workers} processes that score photos was killed, most likely for want of "
+                    "memory: ask for fewer workers (0 scores in this process), or a smaller batch_size"
+                ) from error
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the process that asks, and end with it however it ends: an executor's workers wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def workers_for(scorings: int, asked: int | None) -> int:

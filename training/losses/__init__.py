@@ -138,7 +138,10 @@ def _checked_weights(name: str, entry: _Entry, classes: int, weights: Sequence[f
         )
     needed = 2 if classes == 1 else classes
     what = "two, of the background and of the subject," if classes == 1 else f"{classes}, one of each class,"
-    given = [float(weight) for weight in weights]
+    try:
+        given = tuple(float(weight) for weight in weights)
+    except (TypeError, ValueError):
+        given = ()
     if len(given) != needed or not all(map(_is_amount, given)) or not any(given):
-        raise OptionsError(f"class_weights are {what} at least 0 and not all 0; not {given}")
-    return tuple(given)
+        raise OptionsError(f"class_weights are {what} at least 0 and not all 0; not {weights!r}")
+    return given

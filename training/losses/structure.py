@@ -66,7 +66,7 @@ def _bell() -> np.ndarray:
     """The Gaussian along one axis, sum 1: float32 (11,)."""
     steps = np.arange(_WINDOW) - _WINDOW // 2
     values = np.exp(-(steps**2) / (2 * _SIGMA**2))
-    return (values / values.sum()).astype(np.float32)
+    return np.asarray(values / values.sum(), np.float32)
 
 
 _BELL = _bell()

@@ -34,7 +34,7 @@ def read_target(truth: Any, probability: Any, classes: int) -> Target:
             f"the model has {len(probability)} outputs: wrap the loss in training.losses.sum_over_outputs"
         )
     sizes = tuple(truth.shape), tuple(probability.shape)
-    if any(len(size) != 4 for size in sizes) or sizes[0][-1] != 1 or sizes[1][-1] != classes:
+    if any(len(size) != 4 for size in sizes) or not _fit(*sizes, classes):
         raise ModelShapeError(
             f"for classes={classes} the truth is (B, H, W, 1) and the probability (B, H, W, {classes}), not "
             f"{sizes[0]} and {sizes[1]}"
@@ -48,6 +48,12 @@ def read_target(truth: Any, probability: Any, classes: int) -> Target:
     # 255 is no class: its row of the comparison is 0 throughout, whatever the backend's one_hot does with it
     shares = ops.cast(numbers == ops.arange(classes, dtype="int32"), "float32")
     return Target(shares, probability * known, known)
+
+
+def _fit(truth: tuple[int | None, ...], probability: tuple[int | None, ...], classes: int) -> bool:
+    """Whether two shapes are of one batch of photos; a graph may not know some sizes yet."""
+    pairs = zip(truth[:3], probability[:3], strict=True)
+    return (truth[3], probability[3]) == (1, classes) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def weighted_mean(values: Any, present: Any, class_weights: tuple[float, ...] | None) -> Any:

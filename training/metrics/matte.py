@@ -1,9 +1,10 @@
 """Errors of an alpha matte (Rhemann et al. 2009, *A Perceptually Motivated Online Benchmark for Image Matting*).
 
 As the evaluation code of *Deep Image Matting* (Xu et al. 2017) computes them, which the field has used
-since. All take ``truth`` and ``prediction``, float (H, W) in [0, 1], and ``region``, bool (H, W): the pixels
-that count, which is the unknown part of a trimap, or None for all. Filters and connected regions still see
-the whole photo. Less is better. All raise `MetricError` for other shapes and values, and an empty region.
+since; `gradient_error` says where it differs. All take ``truth`` and ``prediction``, float (H, W) in [0, 1],
+and ``region``, bool (H, W): the pixels that count, which is the unknown part of a trimap, or None for all.
+Filters and connected regions still see the whole photo. Less is better. All raise `MetricError` for other
+shapes and values, and an empty region.
 """
 
 import math
@@ -35,6 +36,8 @@ def gradient_error(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray
     """The sum of squared differences of the mattes' gradient magnitudes, divided by 1000.
 
     Gradients are by first derivatives of a Gaussian (σ 1.4 pixels, 9×9, of unit L2 norm), edges repeated.
+    Mattes are taken as they are; the code of *Deep Image Matting* first stretches each to reach from 0 to 1,
+    which changes nothing where both do.
     """
     truth, prediction, region = _read(truth, prediction, region)
     return float(((_gradient(prediction) - _gradient(truth)) ** 2)[region].sum()) / 1000

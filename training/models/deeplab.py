@@ -13,7 +13,7 @@ several dilations and as a whole; and one enlargement to the photo's size.
                                                      └─ mean, 1×1 ─────────┘
 
 Built as torchvision's, after whose layers ours are named: batch normalization with epsilon 1e-5, dropout of a half
-after the ASPP, no normalization between the paper's last two convolutions and the scores, align_corners=False. With
+after the ASPP, then a normalized 3×3 convolution that the paper does not have, align_corners=False. With
 ``output_stride=8`` the rates are 12, 24, 36 and torchvision's weights fit. ASPP has 256 filters. Weights that are
 learned, one class: 39.6 million on ResNet-50, 58.6 on ResNet-101, 5.1 on MobileNetV2.
 

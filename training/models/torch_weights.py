@@ -48,7 +48,7 @@ def read_torch_weights(path: Path | str) -> dict[str, np.ndarray]:
     except Exception as error:  # zipfile's, pickle's, torch's and the system's, all without a common base
         raise WeightsError(f"{path} is not a file of PyTorch weights: {error}") from error
     named = content if isinstance(content, Mapping) else {}
-    tensors = {name: value.detach() for name, value in named.items() if isinstance(value, torch.Tensor)}
+    tensors = {str(name): value.detach() for name, value in named.items() if isinstance(value, torch.Tensor)}
     # NumPy knows no bfloat16.
     weights = {name: (value.float() if value.is_floating_point() else value).numpy() for name, value in tensors.items()}
     if not weights:
@@ -89,8 +89,9 @@ def load_torch_weights(model: Any, weights: Mapping[str, Any]) -> None:
             unexpected=unexpected,
             misshaped=sorted(misshaped),
         )
+    values = {name: np.asarray(given[name], np.float32) for name in wanted}  # all before the first is set
     for name, variable in wanted.items():
-        value = np.asarray(given[name], np.float32)
+        value = values[name]
         variable.assign(value.transpose(_TO_KERAS) if value.ndim == len(_TO_KERAS) else value)
 
 
