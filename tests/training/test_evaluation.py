@@ -279,16 +279,6 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(scene, tmp_path, capsys, m
     assert not out.exists() or not list(out.iterdir())
 
 
-def test_a_photo_of_another_size_is_refused_before_work_begins(scene, write_dataset, ellipses, tmp_path, capsys):
-    test = [*ellipses(2, size=SIZE), *ellipses(1, size=(16, 16))]
-    dataset = write_dataset(tmp_path / "dataset", {"train": ellipses(2, size=SIZE), "test": test})
-    arguments = ("--dataset", dataset.path, "--output", tmp_path / "out", "--baselines")
-    assert main(["evaluate", *map(str, (scene[1], *arguments))]) == 1
-    error = capsys.readouterr().err
-    assert "example 2 is 16×16" in error
-    assert "fitting baselines" not in error
-
-
 def test_a_model_of_another_size_may_be_asked_to_resize(scene, tmp_path):
     dataset = scene[0]
     small = warmth(tmp_path / "small" / "best.keras", shape=(24, 24, 3))
