@@ -129,7 +129,7 @@ def _light(photo: Array, contrast: float, brightness: float) -> Array:
     mean = float(photo[::4, ::4].mean())
     levels = (np.arange(256) - mean) * contrast + mean
     table = np.rint((levels * brightness).clip(0, 255)).astype(np.uint8)
-    return table[photo]
+    return np.asarray(table[photo], np.uint8)
 
 
 def _is_number(value: Any) -> bool:

@@ -57,7 +57,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # zipfile, h5py, JSON, Keras: each has its own, none has a common base
         raise _damaged(file, error) from error
     inputs, outputs = getattr(model, "input_shape", None), _first(getattr(model, "output_shape", None))
-    if not (_is_image(inputs) and _is_image(outputs) and inputs[3] >= 3 and inputs[1:3] == outputs[1:3]):
+    if not (inputs and _is_image(inputs) and _is_image(outputs) and inputs[3] >= 3 and inputs[1:3] == outputs[1:3]):
         raise CheckpointError(f"the checkpoint {file} maps {inputs} to {outputs}: not photos to masks of their size")
     return model
 

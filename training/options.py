@@ -132,8 +132,9 @@ class FitOptions:
         known = OPTIMIZERS[self.optimizer]
         if unknown := sorted(set(self.optimizer_options) - set(known)):
             raise OptionsError(f"{self.optimizer} has no option {', '.join(unknown)}; it has: {', '.join(known)}")
-        if isinstance(self.inputs, str) or not all(isinstance(name, str) for name in self.inputs):
-            raise OptionsError(f"inputs are names of the examples' planes, such as ['clicks'], not {self.inputs!r}")
+        inputs: Any = self.inputs
+        if isinstance(inputs, str) or not all(isinstance(name, str) for name in inputs):
+            raise OptionsError(f"inputs are names of the examples' planes, such as ['clicks'], not {inputs!r}")
         weights = self.class_weights
         if isinstance(weights, list | tuple):
             if not all(isinstance(weight, int | float) and 0 <= weight < math.inf for weight in weights):

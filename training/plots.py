@@ -120,8 +120,8 @@ def _verdict(truth: np.ndarray, prediction: np.ndarray) -> str:
     if prediction.shape[2] == 1:
         return f"IoU {binary_iou(truth / 255, prediction[:, :, 0]):.2f}"
     known = truth != VOID
-    right = np.count_nonzero(known & (prediction.argmax(axis=2) == truth))
-    return f"right {right / max(1, np.count_nonzero(known)):.2f}"
+    right = int(np.count_nonzero(known & (prediction.argmax(axis=2) == truth)))
+    return f"right {right / max(1, int(np.count_nonzero(known))):.2f}"
 
 
 def _legend(classes: int, labels: Mapping[int, str]) -> list[tuple[Any, str]]:

@@ -78,7 +78,7 @@ def build(input_shape: Shape, classes: int, options: DeepLabOptions) -> Any:
     x = _pyramid(x, _RATES[options.output_stride], options.dropout)  # (B, …, …, 256)
     x = _norm_relu(convolution(x, _FILTERS, 3, "classifier_1"), "classifier_2")
     x = layers.Conv2D(classes, 1, kernel_initializer="he_normal", name="classifier_4")(x)
-    x = resize_bilinear(x, *input_shape[:2], name="score")
+    x = resize_bilinear(x, input_shape[:2], "score")
     return keras.Model(photo, probabilities(x, classes), name="deeplab-v3")
 
 

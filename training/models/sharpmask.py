@@ -76,7 +76,7 @@ def build(input_shape: Shape, classes: int, options: SharpMaskOptions) -> Any:
         x = _refine(x, features[place], squeezed, f"refine{index + 1}")
         last = index + 1 == len(_MODULES)
         size = input_shape[:2] if last else features[_MODULES[index + 1][0]].shape[1:3]
-        x = resize_bilinear(x, *size, name=f"refine{index + 1}_enlarge")
+        x = resize_bilinear(x, size, f"refine{index + 1}_enlarge")
     x = _convolve(x, classes, "classify")
     return keras.Model(photo, probabilities(x, classes), name="sharpmask")
 

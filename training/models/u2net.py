@@ -92,12 +92,12 @@ def build(name: str, filters: _Filters, input_shape: Shape, classes: int, option
     deep = [x]
     for stage, block in zip(range(_STAGES - 1, 0, -1), decoder, strict=True):
         skip = skips[stage - 1]
-        x = resize_bilinear(x, *skip.shape[1:3], name=f"decoder{stage}_resize")
+        x = resize_bilinear(x, skip.shape[1:3], f"decoder{stage}_resize")
         x = keras.layers.Concatenate(name=f"decoder{stage}_skip")([x, skip])
         x = block(x, f"decoder{stage}")
         deep.append(x)
     sides = [
-        resize_bilinear(_scores(x, classes, 3, f"side{stage}_scores"), height, width, f"side{stage}_resize")
+        resize_bilinear(_scores(x, classes, 3, f"side{stage}_scores"), (height, width), f"side{stage}_resize")
         for stage, x in enumerate(reversed(deep), start=1)
     ]
     fused = _scores(keras.layers.Concatenate(name="fuse")(sides), classes, 1, "mask_scores")

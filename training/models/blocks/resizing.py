@@ -6,16 +6,16 @@ Sizes are known when a model is built, so nothing here asks for a shape at run t
 from typing import Any
 
 
-def resize_bilinear(x: Any, height: int, width: int, name: str) -> Any:
-    """Bilinear to height × width with the corners of the corner *pixels* aligned (``align_corners=False`` in torch).
+def resize_bilinear(x: Any, size: tuple[int, int], name: str) -> Any:
+    """Bilinear to ``size`` = (height, width), the corners of the corner *pixels* aligned.
 
-    Output pixel i is taken at (i + ½) · n / m − ½ of the n input pixels; nothing is smoothed first.
+    That is ``align_corners=False`` in torch: output pixel i is taken at (i + ½) · n / m − ½ of the n input pixels; nothing is smoothed first.
     """
     from keras import layers
 
-    if tuple(x.shape[1:3]) == (height, width):
+    if tuple(x.shape[1:3]) == tuple(size):
         return x
-    return layers.Resizing(height, width, interpolation="bilinear", name=name)(x)
+    return layers.Resizing(*size, interpolation="bilinear", name=name)(x)
 
 
 def double_bilinear_aligned(x: Any, name: str) -> Any:

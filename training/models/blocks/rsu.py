@@ -35,7 +35,7 @@ class ResidualUBlock:
         x = conv_norm_relu(x, self.middle, self._dilation(self.levels), f"{name}_down{self.levels}")
         for level in range(self.levels - 1, 0, -1):
             skip = skips[level - 1]
-            x = resize_bilinear(x, *skip.shape[1:3], name=f"{name}_up{level}_resize")
+            x = resize_bilinear(x, skip.shape[1:3], f"{name}_up{level}_resize")
             x = layers.Concatenate(name=f"{name}_up{level}_skip")([x, skip])
             filters = self.filters if level == 1 else self.middle
             x = conv_norm_relu(x, filters, self._dilation(level), f"{name}_up{level}")
