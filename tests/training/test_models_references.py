@@ -1,8 +1,13 @@
 """The same weights, the same masks: ours against independent ones in PyTorch, and against the published counts."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 
+from tests.support import ROOT
+from tests.training.model_cases import without_values
 from tests.training.references.compare import (
     OUTPUTS,
     SMALL,
@@ -72,10 +77,26 @@ def test_gives_what_the_reference_gives(comparison, size):
         # xuebinqin/U-2-Net: 176.3 and 4.7 MB on disk.
         ("u2net", 1, {}, 44_009_869, 44_038_669),
         ("u2net-lite", 1, {}, 1_131_181, 1_136_877),
+        # VGG16 with its fully connected layers has 138,357,544, of which the classifier of 1,000 classes has 4,097,000;
+        # scores of fc7, pool4, pool3 and 4×4 enlargements take its place.
+        ("fcn-32", 1, {}, 134_264_641, 134_264_641),
+        ("fcn-16", 1, {}, 134_265_170, 134_265_170),
+        ("fcn-8", 1, {}, 134_265_443, 134_265_443),
+        ("unet", 1, {}, 1_942_577, 1_945_521),
+        ("deeplab-v3", 1, {}, 5_108_737, 5_143_873),
+        # torchvision's less 20 of its 21 classes, and its second score.
+        ("deeplab-v3", 1, {"encoder": "resnet-50"}, 39_633_729, 39_690_433),
+        ("deeplab-v3", 1, {"encoder": "resnet-101"}, 58_625_857, 58_734_785),
+        ("sharpmask", 1, {}, 1_331_751, 1_331_751),
     ],
 )
-def test_has_as_many_weights_as_published(name, classes, options, trainable, total):
+def test_has_as_many_weights_as_published_and_documented(name, classes, options, trainable, total):
     """``total`` counts the moving averages of batch normalization, which are saved but not learned."""
-    model = create_model(name, (32, 32, 3), classes, **options)
-    assert sum(int(np.prod(variable.shape)) for variable in model.trainable_weights) == trainable
-    assert model.count_params() == total
+    with without_values():
+        model = create_model(name, (32, 32, 3), classes, **options)
+    assert sum(math.prod(variable.shape) for variable in model.trainable_weights) == trainable
+    assert sum(math.prod(variable.shape) for variable in model.weights) == total
+    page = (ROOT / "docs" / "models.md").read_text()
+    if options.get("upsampling") != "bilinear":
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` | `"))
+        assert {f"{trainable:,}", f"{total:,}"} <= set(re.findall(r"\d[\d,]*\d", row))

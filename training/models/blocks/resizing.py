@@ -9,7 +9,8 @@ from typing import Any
 def resize_bilinear(x: Any, size: tuple[int, int], name: str) -> Any:
     """Bilinear to ``size`` = (height, width), the corners of the corner *pixels* aligned.
 
-    That is ``align_corners=False`` in torch: output pixel i is taken at (i + ½) · n / m − ½ of the n input pixels; nothing is smoothed first.
+    That is ``align_corners=False`` in torch: output pixel i is taken at (i + ½) · n / m − ½ of the n input pixels.
+    Nothing is smoothed first.
     """
     from keras import layers
 
