@@ -29,7 +29,7 @@ CONFIGS = {
 }
 
 
-def poll(condition, seconds=15):
+def poll(condition, seconds=60):
     """Wait until ``condition()`` holds."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
