@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.errors import CheckpointError, OutputError
+from training.files import make_output_directory
 
 _EVENTS = "events.out.tfevents."
 
@@ -74,12 +75,7 @@ def prepare_outputs(output_dir: str | os.PathLike[str], *, overwrite: bool, resu
     and neither ``overwrite`` allows to replace it nor ``resume`` to go on with it. Deletes nothing.
     """
     outputs = Outputs(Path(output_dir))
-    try:
-        outputs.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the output directory {outputs.directory}: {error.strerror}") from error
-    if not os.access(outputs.directory, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write to the output directory {outputs.directory}")
+    make_output_directory(outputs.directory)
     present = outputs.existing()
     if resume:
         if outputs.checkpoint.exists() and not outputs.state.exists():

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from training.checkpoint import load_checkpoint
 from training.errors import CheckpointError, OutputError, PhotoError
-from training.files import atomic_path
+from training.files import atomic_path, make_output_directory
 
 
 def predict_inputs(model: Any, inputs: np.ndarray, *, batch_size: int) -> np.ndarray:
@@ -73,10 +73,7 @@ def _mask(probability: np.ndarray, size: tuple[int, int]) -> Image.Image:
 
 def _targets(photos: list[Path], output_dir: Path, *, overwrite: bool) -> list[Path]:
     """The file to write for each photo; no two the same, none a photo itself, and none there already."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the output directory {output_dir}: {error.strerror}") from error
+    make_output_directory(output_dir)
     targets: dict[Path, Path] = {}
     for photo in photos:
         target = output_dir / f"{photo.stem}.png"

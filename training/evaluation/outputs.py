@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.errors import OutputError
+from training.files import make_output_directory
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,7 @@ def prepare_evaluation(output_dir: str | os.PathLike[str], *, overwrite: bool) -
     ``overwrite`` does not allow to replace it. Deletes nothing.
     """
     outputs = EvaluationOutputs(Path(output_dir))
-    try:
-        outputs.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the output directory {outputs.directory}: {error.strerror}") from error
-    if not os.access(outputs.directory, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write to the output directory {outputs.directory}")
+    make_output_directory(outputs.directory)
     present = outputs.existing()
     if present and not overwrite:
         names = ", ".join(path.name for path in present)
