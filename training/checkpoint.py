@@ -15,6 +15,7 @@ import keras
 
 from training.errors import CheckpointError
 from training.files import atomic_path
+from training.models.blocks.dilation import use_dilated_kernels
 from training.outputs import existing_checkpoint
 
 _ORIGIN = "training.json"
@@ -59,7 +60,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     inputs, outputs = getattr(model, "input_shape", None), _first(getattr(model, "output_shape", None))
     if not (inputs and _is_image(inputs) and _is_image(outputs) and inputs[3] >= 3 and inputs[1:3] == outputs[1:3]):
         raise CheckpointError(f"the checkpoint {file} maps {inputs} to {outputs}: not photos to masks of their size")
-    return model
+    return use_dilated_kernels(model)
 
 
 def classes_of(model: Any) -> int:

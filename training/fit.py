@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from training.errors import OptionsError
 from training.files import atomic_path, write_json
 from training.loop import Judge, TrainingLoop, best_epoch, evaluate
 from training.losses import check_loss
-from training.memory import memory_errors
+from training.memory import memory_errors, to_train_with_less
 from training.models import check_model, create_model
 from training.optimizers import create_optimizer
 from training.options import RUNNING, FitOptions
@@ -83,7 +83,8 @@ def fit(
     progress = progress and ranks.leads
     if progress:
         show_measured_on(task.train.name, task.validation.name)
-    with stop_requests() as stop, memory_errors(options, task.input_shape):
+    to_lower = to_train_with_less(options, task.input_shape)
+    with stop_requests() as stop, memory_errors(f"training {options.model}", *to_lower):
         model, trainer, judge = _models(task, options, weights, ranks, resumed=state is not None)
         if state is None and ranks.leads:  # not before: the first weights may be from a checkpoint among them
             for path in outputs.existing():
@@ -117,11 +118,10 @@ def fit(
             own = make_trackers(options, outputs, subject, first_step=first_step)
             loop.trackers = [*own, *trackers]
             loop.draw = _Drawing(dataset, task, options, outputs, loop.trackers)
-        try:
-            history = loop.run()
-        finally:
+        with ExitStack() as stack:
             for tracker in loop.trackers:
-                tracker.close()
+                stack.push(lambda _, error, __, tracker=tracker: tracker.close(error))
+            history = loop.run()
         return _finish(dataset, task, options, loop, history)
 
 

@@ -13,19 +13,26 @@ _TEXTS = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory", "OOM w
 
 
 @contextmanager
-def memory_errors(options: FitOptions, input_shape: tuple[int, int, int]) -> Iterator[None]:
-    """Turn a backend's exception into `MemoryExhaustedError`, which says what to lower."""
+def memory_errors(doing: str, *advice: str) -> Iterator[None]:
+    """Turn a backend's exception into `MemoryExhaustedError`: what it was ``doing``, and what might be lowered."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        height, width, _ = input_shape
-        advice = [f"lower batch_size (it is {options.batch_size}; accumulate keeps what one update sees)"]
-        advice.append(f"train on smaller photos or parts of them (augmentation.crop; they are {height}×{width})")
-        if options.mixed_precision is None:
-            advice.append("set mixed_precision = 'bfloat16'")
-        raise MemoryExhaustedError(f"out of memory while training {options.model}: {', or '.join(advice)}") from error
+        raise MemoryExhaustedError(f"out of memory while {doing}: {', or '.join(advice)}") from error
+
+
+def to_train_with_less(options: FitOptions, input_shape: tuple[int, int, int]) -> list[str]:
+    """What lowers the memory of a training, as advice."""
+    height, width, _ = input_shape
+    advice = [
+        f"lower batch_size (it is {options.batch_size}; accumulate keeps what one update sees)",
+        f"train on smaller photos or parts of them (augmentation.crop; they are {height}×{width})",
+    ]
+    if options.mixed_precision is None:
+        advice.append("set mixed_precision = 'bfloat16'")
+    return advice
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from training.errors import BackendError
+from training.errors import BackendError, StoppedError
 from training.event_file import EventFile, file_suffix
 from training.options import FitOptions
 from training.outputs import Outputs
@@ -20,8 +20,8 @@ class Tracker(Protocol):
     def picture(self, step: int, path: Path, size: tuple[int, int]) -> None:
         """A JPEG of predictions, ``size`` = (height, width)."""
 
-    def close(self) -> None:
-        """The training has ended, well or not."""
+    def close(self, error: BaseException | None) -> None:
+        """The training has ended: well, or by ``error``; after a `StoppedError` it can be resumed."""
 
 
 class TensorBoard:
@@ -38,7 +38,7 @@ class TensorBoard:
         """As an image "predictions"."""
         self._file.image(step, "predictions", path.read_bytes(), height=size[0], width=size[1])
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:  # noqa: ARG002  # the protocol's
         """Close the file."""
         self._file.close()
 
@@ -64,10 +64,11 @@ class MLflow:
         """As an artifact."""
         self._mlflow.log_artifact(str(path), artifact_path="predictions")
 
-    def close(self) -> None:
-        """End the run, if it is ours."""
+    def close(self, error: BaseException | None) -> None:
+        """End the run, if it is ours: as finished, failed, or, where it was stopped, killed."""
         if self._own:
-            self._mlflow.end_run()
+            failed = "KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED"
+            self._mlflow.end_run("FINISHED" if error is None else failed)
 
 
 def require_mlflow() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import ours
 from benchmarks.photos import prepare
+from benchmarks.reading.ours import open_dataset
 
 #: Photos per second: about U²-Net's, 320 × 320 in float32, of a small GPU to a large one, and beyond.
 RATES = (10, 25, 50, 100, 200, 400)
@@ -31,12 +32,11 @@ def make_dataset(raw_root: Path, scratch: Path, photos: int) -> Path:
 
 def trained(path: Path, model: str, batch: int) -> float:
     """The share of the time of its steps that an epoch of training waits for batches, in [0, 1]."""
-    from dataset_client import Dataset
     from training import FitOptions, fit
 
     options = FitOptions(model, epochs=1, batch_size=batch, loss="bce", predictions_every=0)
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(Dataset.open(path), Path(folder) / "run", options)
+        result = fit(open_dataset(path), Path(folder) / "run", options)
     return result.history[-1].waited
 
 
@@ -45,13 +45,12 @@ def at_rate(path: Path, rate: float, batch: int, seconds: float) -> float:
 
     The first batch is left out: a training has it once.
     """
-    from dataset_client import Dataset
     from training import FitOptions
     from training.batches import Batches
     from training.data import read_task
 
     options = FitOptions(batch_size=batch)
-    dataset = Dataset.open(path)
+    dataset = open_dataset(path)
     task = read_task(dataset, options)
     batches = Batches(dataset, task, task.train, options, training=True)
     waited, began, epoch = 0.0, None, 0

@@ -43,9 +43,11 @@ class Recipe:
 
 #: As published but for what is said here.
 RECIPES = {
-    "tiramisu-56": Recipe(size=64),
-    "tiramisu-67": Recipe(size=64),
-    "tiramisu-103": Recipe(size=64),
+    # Dropout is there to keep a model from learning by heart.
+    "tiramisu-56": Recipe(size=64, options={"dropout": 0.0}),
+    "tiramisu-67": Recipe(size=64, options={"dropout": 0.0}),
+    "tiramisu-103": Recipe(size=64, options={"dropout": 0.0}),
+    "deeplab-v3": Recipe(size=192, stride=16, options={"dropout": 0.0}),
     "u2net": Recipe(size=64),
     "u2net-lite": Recipe(size=64),
     # Without the weights of VGG16 that the paper begins with, larger steps diverge; 100 zeros around photos as small

@@ -2,10 +2,10 @@
 
 python -m tests.proofs.resume [--epochs 3] [--kills 12] [--backend tensorflow|torch|jax]
 
-Each case trains in processes of its own, all forked from one that has imported what they need. SIGKILL comes when a
-step is done, when a state is written and about to take its place, or when an epoch's checkpoint or history is; then
-another process resumes. At the end, all variables of the last state, the checkpoint's weights and the history are
-compared.
+Each case trains in processes of its own, all forked from one that has imported what they need (on JAX, whose threads
+do not live on in a fork, all are new). SIGKILL comes when a step is done, when a state is written and about to take its
+place, or when an epoch's checkpoint or history is; then another process resumes. At the end, all variables of the last
+state, the checkpoint's weights and the history are compared.
 """
 
 import argparse
@@ -78,7 +78,7 @@ class Killer:
     def picture(self, *drawn: Any) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:
         pass
 
 
@@ -96,9 +96,12 @@ def train(dataset: str, directory: str, options: dict[str, Any], kill: Kill | No
 
 def run(dataset: Path, directory: Path, options: dict[str, Any], kills: list[Kill]) -> None:
     """Train to the end, killed on the way; each process has 5 minutes. Raises `RuntimeError` if one ends otherwise."""
-    processes = multiprocessing.get_context("forkserver")
-    # Not TensorFlow itself: what it has started does not live on in a fork.
-    processes.set_forkserver_preload(["training.fit"])
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        processes: Any = multiprocessing.get_context("spawn")
+    else:
+        processes = multiprocessing.get_context("forkserver")
+        # Not TensorFlow itself: what it has started does not live on in a fork.
+        processes.set_forkserver_preload(["training.fit"])
     for kill in (*kills, None):
         process = processes.Process(target=train, args=(str(dataset), str(directory), options, kill))
         process.start()

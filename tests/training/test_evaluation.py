@@ -279,6 +279,20 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(scene, tmp_path, capsys, m
     assert not out.exists() or not list(out.iterdir())
 
 
+def test_out_of_memory_says_what_to_lower_and_leaves_nothing(scene, tmp_path, capsys, monkeypatch):
+    import keras
+
+    def exhausted(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")  # as JAX does
+
+    dataset, good = scene[:2]
+    monkeypatch.setattr(keras.Model, "predict_on_batch", exhausted)
+    out = tmp_path / "out"
+    assert evaluate(good, "--dataset", dataset.path, "--output", out, "--batch-size", 7) == 1
+    assert "out of memory while evaluating good: lower batch_size (it is 7)" in capsys.readouterr().err
+    assert not out.exists() or not list(out.iterdir())
+
+
 def test_a_model_of_another_size_may_be_asked_to_resize(scene, tmp_path):
     dataset = scene[0]
     small = warmth(tmp_path / "small" / "best.keras", shape=(24, 24, 3))

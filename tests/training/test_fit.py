@@ -26,7 +26,7 @@ from training.errors import (
     PhotoError,
 )
 from training.fit import fit
-from training.memory import is_out_of_memory, memory_errors
+from training.memory import is_out_of_memory, memory_errors, to_train_with_less
 from training.metrics import binary_iou, confusion_matrix, mean_iou
 from training.models import create_model
 from training.optimizers import create_optimizer
@@ -45,7 +45,7 @@ class Recorder:
     """A tracker that keeps what it is told."""
 
     def __init__(self, at=None):
-        self.told, self.pictures, self.closed, self.at = [], [], 0, at or {}
+        self.told, self.pictures, self.closed, self.at = [], [], [], at or {}
 
     def scalars(self, step, values):
         self.told.append((step, dict(values)))
@@ -56,8 +56,8 @@ class Recorder:
         with Image.open(path) as image:
             self.pictures.append((step, path.name, image.size == size[::-1]))
 
-    def close(self):
-        self.closed += 1
+    def close(self, error):
+        self.closed.append(error)
 
     def of(self, tag):
         return {step: values[tag] for step, values in self.told if tag in values}
@@ -123,7 +123,7 @@ def test_leaves_what_it_promises_and_nothing_else(trained):
 
 def test_trackers_are_told_of_losses_and_pictures_while_it_runs(trained):
     _, _, result, recorder = trained
-    assert recorder.closed == 1
+    assert recorder.closed == [None]
     assert list(recorder.of("loss/batch")) == list(range(5, 41, 5))
     assert list(recorder.of("iou/validation").values()) == [record.val_iou for record in result.history]
     assert recorder.pictures == [(15, "000000030.jpg", True), (30, "000000060.jpg", True)]
@@ -269,7 +269,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(make
     options = FitOptions(
         epochs=2, batch_size=2, learning_rate=1e30, warmup_steps=0, schedule="polynomial", power=60.0, optimizer="sgd"
     )
-    with pytest.raises(DivergedError, match=r"batch 2 of epoch 1; there is no checkpoint yet\. Lower") as caught:
+    with pytest.raises(
+        DivergedError, match=r"batch 2 of epoch 1; there is no checkpoint yet\. Begin anew and"
+    ) as caught:
         fit(dataset, tmp_path / "run", FitOptions(**{**options.to_json(), "model_options": TINY}))
     assert (caught.value.epoch, caught.value.batch, caught.value.checkpoint) == (1, 2, None)
 
@@ -316,8 +318,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_overwritten(make_datase
 )
 def test_out_of_memory_says_what_to_lower(error):
     with (
-        pytest.raises(MemoryExhaustedError, match=r"lower batch_size \(it is 8.*64×48\), or set mixed_precision"),
-        memory_errors(FitOptions(), (64, 48, 3)),
+        pytest.raises(MemoryExhaustedError, match=r"training unet: lower batch_size \(it is 8.*64×48\), or set mixed"),
+        memory_errors("training unet", *to_train_with_less(FitOptions(), (64, 48, 3))),
     ):
         raise error
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset_client.readers.tfrecord import read_records
+from training.errors import StoppedError
 from training.event_file import EventFile, file_suffix
 from training.metrics import VOID
 from training.options import FitOptions
@@ -50,7 +51,7 @@ def test_event_files_are_what_tensorflow_reads(tmp_path, events):
 
 def test_a_resumed_training_voids_what_went_on_beyond_its_state(tmp_path, events):
     board = TensorBoard(Outputs(tmp_path), first_step=7)
-    board.close()
+    board.close(None)
     _, start = events()
     assert (start.step, start.session_log.status) == (7, start.session_log.START)
 
@@ -74,28 +75,35 @@ def test_mlflow_is_told_of_all(monkeypatch, tmp_path, active, own):
     fake.__spec__ = importlib.machinery.ModuleSpec("mlflow", None)
     monkeypatch.setitem(sys.modules, "mlflow", fake)
     board, tracker = make_trackers(FitOptions(mlflow=True), Outputs(tmp_path), {"seed": 1}, first_step=0)
-    board.close()
+    board.close(None)
     assert isinstance(tracker, MLflow)
     tracker.scalars(3, {"loss/batch": 0.5})
     tracker.picture(3, tmp_path / "a.jpg", (1, 1))
-    tracker.close()
+    tracker.close(None)
     assert fake.calls == [
         *([("start_run", (), {})] if own else []),
         ("log_params", ({"seed": "1"},), {}),
         ("log_metrics", ({"loss/batch": 0.5},), {"step": 3}),
         ("log_artifact", (str(tmp_path / "a.jpg"),), {"artifact_path": "predictions"}),
-        *([("end_run", (), {})] if own else []),
+        *([("end_run", ("FINISHED",), {})] if own else []),
     ]
 
 
-def test_a_real_mlflow_takes_what_it_is_told(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "FINISHED"), (ValueError("broken"), "FAILED"), (StoppedError("stopped", signal=15), "KILLED")],
+)
+def test_a_real_mlflow_takes_what_it_is_told(monkeypatch, tmp_path, error, status):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     tracker = MLflow({"seed": 1, "augmentation": {"flip": 0.5}})
     tracker.scalars(3, {"loss/batch": 0.5, "iou/validation": 0.75})
     run = mlflow.active_run().info.run_id
-    tracker.close()
-    assert mlflow.get_run(run).data.metrics == {"loss/batch": 0.5, "iou/validation": 0.75}
+    tracker.close(error)
+    told = mlflow.get_run(run)
+    assert told.data.metrics == {"loss/batch": 0.5, "iou/validation": 0.75}
+    assert told.data.params == {"seed": "1", "augmentation": "{'flip': 0.5}"}
+    assert told.info.status == status
 
 
 def test_a_sheet_has_a_row_of_four_tiles_for_each_photo():

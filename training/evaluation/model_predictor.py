@@ -12,6 +12,7 @@ from training.data import input_features
 from training.errors import CheckpointError
 from training.evaluation.photos import Photo
 from training.evaluation.runs import Run
+from training.memory import memory_errors
 
 
 class ModelPredictor:
@@ -62,7 +63,8 @@ class ModelPredictor:
         seen = np.zeros((max(self.batch_size, len(photos)), self.height, self.width, self.channels), np.float32)
         for row, photo in zip(seen, photos, strict=False):
             row[:] = self._input(photo)
-        predicted = np.asarray(self.model.predict_on_batch(seen), np.float32)[: len(photos)].clip(0, 1)
+        with memory_errors(f"evaluating {self.name}", f"lower batch_size (it is {self.batch_size})"):
+            predicted = np.asarray(self.model.predict_on_batch(seen), np.float32)[: len(photos)].clip(0, 1)
         if np.isnan(predicted).any():
             raise CheckpointError(f"the model of {self.name} predicts what is no number: its weights are damaged")
         return [_to_size(one, photo.size) for one, photo in zip(predicted, photos, strict=True)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from training.errors import ModelOptionsError, ModelShapeError, UnknownModelError
 from training.models import deeplab, fcn, sharpmask, tiramisu, u2net, unet
+from training.models.blocks.dilation import use_dilated_kernels
 from training.models.family import ModelFamily, Shape
 
 __all__ = ["check_model", "create_model", "model_family", "model_names", "model_options"]
@@ -50,7 +51,7 @@ def create_model(name: str, input_shape: Shape, classes: int = 1, **options: Any
     """
     family, chosen = _resolve(name, options)
     _check(family, input_shape, classes, chosen)
-    return family.build(input_shape, classes, chosen)
+    return use_dilated_kernels(family.build(input_shape, classes, chosen))
 
 
 def model_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -26,8 +26,9 @@ The reference is its widespread form in PyTorch (milesial/Pytorch-UNet), whose w
   of the level above; the paper's 2×2 transposed convolution is the default.
 
 From the reference it differs in two things: weights are drawn as the paper says (He: normal, variance 2 /
-fan-in), where PyTorch's default has a sixth of that variance, and ``base_filters`` is 16 by default, 1.94
-instead of 31 million weights, for training in minutes. The paper's dropout is left out by both.
+fan-in; those of the last 1×1 convolution, which no ReLU follows, uniformly after Glorot), where PyTorch's default
+has a sixth of that variance, and ``base_filters`` is 16 by default, 1.94 instead of 31 million weights, for
+training in minutes. The paper's dropout is left out by both.
 """
 
 from collections.abc import Sequence
