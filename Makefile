@@ -34,15 +34,15 @@ demo: install  ## serve, request, train, show: two datasets from start to finish
 test: install  ## run every test, but for those of PyTorch and JAX
 	$(UNHINDERED) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need PyTorch and JAX, which `make test` skips (gigabytes)
-	$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/client/test_torch_reader.py tests/client/test_keras_reader.py tests/client/test_readers_agree.py tests/e2e/test_stream_torch.py tests/e2e/test_stream_docs.py tests/training/test_models.py tests/training/test_models_references.py tests/training/test_models_torch_weights.py tests/training/test_models_encoders.py tests/training/test_losses_reference.py tests/training/test_metrics_reference.py tests/training/test_ranks.py
+test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need PyTorch, JAX or MLflow, which `make test` skips (gigabytes)
+	$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/client/test_torch_reader.py tests/client/test_keras_reader.py tests/client/test_readers_agree.py tests/e2e/test_stream_torch.py tests/e2e/test_stream_docs.py tests/training/test_models.py tests/training/test_models_references.py tests/training/test_models_torch_weights.py tests/training/test_models_encoders.py tests/training/test_losses_reference.py tests/training/test_metrics_reference.py tests/training/test_ranks.py tests/training/test_trackers.py
 
-# The lock first, then whatever torch and JAX add to it; both would be gigabytes of everybody's .venv.
+# The lock first, then whatever torch, JAX and MLflow add to it; they would be gigabytes of everybody's .venv.
 # PySODMetrics without what it wants: its bound on NumPy is below the lock, which works all the same.
 $(FRAMEWORKS)/.installed: $(LOCK) pyproject.toml dataset_handlers/pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK)
-	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 keras jax torchmetrics
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 keras jax torchmetrics mlflow
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps pysodmetrics
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ./dataset_handlers
 	@touch $@

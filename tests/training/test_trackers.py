@@ -93,6 +93,7 @@ def test_mlflow_is_told_of_all(monkeypatch, tmp_path, active, own):
     ("error", "status"),
     [(None, "FINISHED"), (ValueError("broken"), "FAILED"), (StoppedError("stopped", signal=15), "KILLED")],
 )
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow uses what its own packages are to give up
 def test_a_real_mlflow_takes_what_it_is_told(monkeypatch, tmp_path, error, status):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
