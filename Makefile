@@ -31,7 +31,7 @@ $(VENV)/.installed: $(LOCK) pyproject.toml dataset_handlers/pyproject.toml
 demo: install  ## serve, request, train, show: two datasets from start to finish (RAW=DIR uses your own raw data)
 	$(BIN)/python -m examples.demo $(if $(RAW),--raw-root $(RAW))
 
-test: install  ## run every test, but for those of PyTorch and JAX
+test: install  ## run every test, but for those of PyTorch, JAX and MLflow
 	$(UNHINDERED) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need PyTorch, JAX or MLflow, which `make test` skips (gigabytes)

@@ -13,8 +13,9 @@ from typing import Any
 
 import keras
 
-from training.errors import CheckpointError
+from training.errors import CheckpointError, MemoryExhaustedError
 from training.files import atomic_path
+from training.memory import memory_errors
 from training.models.blocks.dilation import use_dilated_kernels
 from training.outputs import existing_checkpoint
 
@@ -49,12 +50,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     """Read a ``keras.Model`` that maps photos with any further channels, (B, H, W, C ≥ 3), to masks of their size,
     (B, H, W, classes), or to several such masks, the first of which counts.
 
-    Raises `CheckpointError` for a file that is missing, damaged, or holds another kind of model. Code in it
-    is not run.
+    Raises `CheckpointError` for a file that is missing, damaged, or holds another kind of model, and
+    `MemoryExhaustedError`. Code in it is not run.
     """
     file = existing_checkpoint(path)
     try:
-        model = keras.models.load_model(file, compile=False, safe_mode=True)
+        with memory_errors(f"loading {file}", "free some by ending what else runs", "load it on the CPU"):
+            model = keras.models.load_model(file, compile=False, safe_mode=True)
+    except MemoryExhaustedError:
+        raise
     except Exception as error:  # zipfile, h5py, JSON, Keras: each has its own, none has a common base
         raise _damaged(file, error) from error
     inputs, outputs = getattr(model, "input_shape", None), _first(getattr(model, "output_shape", None))

@@ -17,7 +17,7 @@
     │   └── ImageSizeError          the photos are not of one size, or a mask is not of its photo's
     ├── DivergedError           the loss is no longer a finite number
     ├── MetricError             a truth and a prediction cannot be compared
-    ├── MemoryExhaustedError    a step needs more memory than the device or the machine has
+    ├── MemoryExhaustedError    more memory is needed than the device or the machine has
     ├── StoppedError            a signal has ended the training; its state is saved
     ├── CheckpointError         a checkpoint is missing, damaged, or not one of ours
     │   └── StateError              the state to resume from is missing, damaged, or of another training
@@ -116,7 +116,7 @@ class MetricError(TrainingError, ValueError):
 
 
 class MemoryExhaustedError(TrainingError):
-    """A step needs more memory than the device or the machine has."""
+    """Training, predicting or evaluating needs more memory than the device or the machine has."""
 
 
 class StoppedError(TrainingError):

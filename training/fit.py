@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from training.result import EpochRecord, FitResult
 from training.schedules import WarmUpAndDecay, depends_on_epochs
 from training.signals import stop_requests
 from training.state import read_state, require_same
-from training.trackers import Tracker, make_trackers
+from training.trackers import Tracker, closing_trackers, make_trackers
 from training.trainer import Trainer, make_trainer
 
 __all__ = ["EpochRecord", "FitOptions", "FitResult", "fit"]
@@ -117,12 +117,11 @@ def fit(
             first_step = loop.progress.step + 1 if loop.progress.history else 0
             own = make_trackers(options, outputs, subject, first_step=first_step)
             loop.trackers = [*own, *trackers]
-            loop.draw = _Drawing(dataset, task, options, outputs, loop.trackers)
-        with ExitStack() as stack:
-            for tracker in loop.trackers:
-                stack.push(lambda _, error, __, tracker=tracker: tracker.close(error))
+        with closing_trackers(loop.trackers):
+            if ranks.leads:
+                loop.draw = _Drawing(dataset, task, options, outputs, loop.trackers)
             history = loop.run()
-        return _finish(dataset, task, options, loop, history)
+            return _finish(dataset, task, options, loop, history)
 
 
 def _models(

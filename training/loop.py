@@ -266,11 +266,11 @@ class TrainingLoop:
         best = best_epoch(self.progress.history) if len(self.progress.history) > 1 else None
         checkpoint = self.outputs.checkpoint if best else None
         kept = f"{checkpoint} keeps epoch {best.epoch}" if best else "there is no checkpoint yet"
-        begin = f'Begin anew with init = "{checkpoint}"' if best else "Begin anew"
+        begin = f'Begin anew, elsewhere or with overwrite, from init = "{checkpoint}"' if best else "Begin anew"
         return DivergedError(
-            f"the loss is no longer a finite number in {where}; {kept}. {begin} and a lower "
-            f"learning_rate (it is {self.options.learning_rate:g}), a larger batch_size (it is "
-            f"{self.options.batch_size}), clip_norm or warmup_steps; to resume would lead here again",
+            f"the loss is no longer a finite number in {where}; {kept}. {begin} with a lower learning_rate "
+            f"(it is {self.options.learning_rate:g}), a larger batch_size (it is {self.options.batch_size}), "
+            "clip_norm or warmup_steps; to resume leads here again",
             epoch=epoch,
             batch=batch,
             checkpoint=checkpoint,

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from training.checkpoint import load_checkpoint
 from training.errors import CheckpointError, OutputError, PhotoError
 from training.files import atomic_path, make_output_directory
+from training.memory import memory_errors
 
 
 def predict_inputs(model: Any, inputs: np.ndarray, *, batch_size: int) -> np.ndarray:
@@ -36,9 +37,8 @@ def predict_files(
     model of several classes, the grey level is the number of the likeliest.
 
     The photo is resized to what the model was trained on, and the mask back; both bilinear. Returns what it
-    wrote. Raises `CheckpointError`, `PhotoError`, or `OutputError` where two photos have one stem, or
-    a mask is there and ``overwrite`` is not given; all
-    photos are looked at before the first is predicted.
+    wrote. Raises `CheckpointError`, `PhotoError`, `MemoryExhaustedError`, or `OutputError` where two photos have one
+    stem, or a mask is there and ``overwrite`` is not given; all photos are looked at before the first is predicted.
     """
     paths = [Path(photo) for photo in photos]
     targets = _targets(paths, Path(output_dir), overwrite=overwrite)
@@ -54,7 +54,8 @@ def predict_files(
     for path, target in zip(paths, targets, strict=True):
         photo = _read(path)
         small = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
-        mask = _mask(predict_inputs(model, small[None], batch_size=1)[0], photo.size)
+        with memory_errors(f"predicting {path}", "predict on the CPU, or by a smaller model"):
+            mask = _mask(predict_inputs(model, small[None], batch_size=1)[0], photo.size)
         with atomic_path(target) as temporary:
             mask.save(temporary)
     return targets

@@ -1,7 +1,8 @@
 """Where a training's numbers and pictures go while it runs, besides the files it always leaves."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,7 +55,11 @@ class MLflow:
         self._own = mlflow.active_run() is None
         if self._own:
             mlflow.start_run()
-        mlflow.log_params({name: str(value)[:500] for name, value in subject.items()})
+        try:
+            mlflow.log_params({name: str(value)[:500] for name, value in subject.items()})
+        except Exception as error:
+            self.close(error)
+            raise
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """As metrics; MLflow's names have no need for another form."""
@@ -67,14 +72,46 @@ class MLflow:
     def close(self, error: BaseException | None) -> None:
         """End the run, if it is ours: as finished, failed, or, where it was stopped, killed."""
         if self._own:
-            failed = "KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED"
-            self._mlflow.end_run("FINISHED" if error is None else failed)
+            self._mlflow.end_run(_run_status(error))
+
+
+def _run_status(error: BaseException | None) -> str:
+    """MLflow's word for how a run has ended."""
+    if error is None:
+        return "FINISHED"
+    return "KILLED" if isinstance(error, StoppedError | KeyboardInterrupt) else "FAILED"
 
 
 def require_mlflow() -> None:
     """Raise `BackendError` if MLflow is not installed."""
     if importlib.util.find_spec("mlflow") is None:
         raise BackendError("mlflow is asked for and not installed: pip install mlflow, or leave the option out")
+
+
+@contextmanager
+def closing_trackers(trackers: Sequence[Tracker]) -> Iterator[None]:
+    """Close all of them, in order, when what is done inside has ended, however it has.
+
+    One that cannot be closed keeps none of the others from it, and takes the place of no other error.
+    """
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as ended_by:
+        error = ended_by
+        raise
+    finally:
+        failures = []
+        for tracker in trackers:
+            try:
+                tracker.close(error)
+            except Exception as caught:  # a tracker may be of anybody's making
+                failures.append(caught)
+        if error is not None:
+            for failure in failures:
+                error.add_note(f"a tracker could not be closed, either: {failure!r}")
+        elif failures:
+            raise failures[0]
 
 
 def make_trackers(

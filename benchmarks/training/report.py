@@ -12,7 +12,7 @@ process beyond what importing the framework took."""
 def table(rows: list[dict]) -> list[str]:
     """Every model: seconds of a step on both sides, and the aim."""
     titles = ["model", "weights", "photos", "ours, s", "PyTorch, s", f"ours / PyTorch (aim ≤ {AIM})", "first, s"]
-    titles += ["ours, MB", "PyTorch, MB", "MB ratio"]
+    titles += ["ours, MB", "PyTorch, MB", f"MB ratio (aim ≤ {AIM})"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
         own, its = row["sides"]["keras"], row["sides"].get("torch")
@@ -27,7 +27,7 @@ def table(rows: list[dict]) -> list[str]:
             f"{own['first_seconds']:.0f}",
             f"{own['peak_mb'] - own['imported_mb']:.0f}",
             f"{its['peak_mb'] - its['imported_mb']:.0f}" if its else "",
-            f"{row['memory_ratio']:.2f}" if its else "",
+            f"{row['memory_ratio']:.2f}{'' if row['memory_ratio'] <= AIM else ' **no**'}" if its else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

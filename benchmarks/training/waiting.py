@@ -32,7 +32,8 @@ def make_dataset(raw_root: Path, scratch: Path, photos: int) -> Path:
 
 def trained(path: Path, model: str, batch: int) -> float:
     """The share of the time of its steps that an epoch of training waits for batches, in [0, 1]."""
-    from training import FitOptions, fit
+    from training.fit import fit
+    from training.options import FitOptions
 
     options = FitOptions(model, epochs=1, batch_size=batch, loss="bce", predictions_every=0)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,9 +3,9 @@
 python -m tests.proofs.overfit --photos DIR [MODEL ...] [--count 8] [--minutes 15]
 
 DIR is DUTS-TR or DUTS-TE: one folder of photos whose name ends in -Image, one of masks that ends in -Mask. Without
-MODEL all of them, as published, each from fresh weights. A model that cannot learn what it has seen has a fault in it:
-a skip that is not joined, a gradient that does not arrive, averages of normalization that are not those of training.
-The exit status is 1 where one of them stays below.
+MODEL all of them, with their default options but for `RECIPES`, each from fresh weights. A model that cannot learn what
+it has seen has a fault in it: a skip that is not joined, a gradient that does not arrive, averages of normalization
+that are not those of training. The exit status is 1 where one of them stays below.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-#: As published but for what is said here.
+#: Default options, but for what is said here.
 RECIPES = {
     # Dropout is there to keep a model from learning by heart.
     "tiramisu-56": Recipe(size=64, options={"dropout": 0.0}),

@@ -94,9 +94,11 @@ def train(dataset: str, directory: str, options: dict[str, Any], kill: Kill | No
     fit(open_dataset(dataset), directory, FitOptions(**options), trackers=[kill.arm()] if kill else [])
 
 
-def run(dataset: Path, directory: Path, options: dict[str, Any], kills: list[Kill]) -> None:
+def run(
+    dataset: Path, directory: Path, options: dict[str, Any], kills: list[Kill], *, backend: str = "tensorflow"
+) -> None:
     """Train to the end, killed on the way; each process has 5 minutes. Raises `RuntimeError` if one ends otherwise."""
-    if os.environ.get("KERAS_BACKEND") == "jax":
+    if backend == "jax":
         processes: Any = multiprocessing.get_context("spawn")
     else:
         processes = multiprocessing.get_context("forkserver")
@@ -170,11 +172,11 @@ def main() -> int:
         scratch = Path(name)
         examples = ellipse_examples(17, size=(32, 32))
         dataset = write_dataset_to(scratch / "dataset", {"train": examples[:11], "validation": examples[11:]}).path
-        run(dataset, scratch / "undisturbed", options, [])
+        run(dataset, scratch / "undisturbed", options, [], backend=asked.backend)
         failed = 0
         for number, kills in enumerate(cases(asked.epochs, steps=5, kills=asked.kills)):
             directory = scratch / str(number)
-            run(dataset, directory, options, kills)
+            run(dataset, directory, options, kills, backend=asked.backend)
             fault = difference(scratch / "undisturbed", directory)
             failed += bool(fault)
             told = ", ".join(f"step {kill.step}" if kill.step else f"{kill.file} #{kill.time}" for kill in kills)

@@ -51,8 +51,10 @@ CASES = {
     "tiramisu-103": ModelCase(_TINY_TIRAMISU, ((33, 30),), like="tiramisu-56"),
     "u2net": ModelCase({"width": 0.0625}, ((33, 30),), channels=5, outputs=7, like="u2net-lite"),
     "u2net-lite": ModelCase({"width": 0.25}, ((33, 30),), outputs=7),
-    "fcn-32": ModelCase(_TINY_FCN, ((33, 30),), like="fcn-8", undrawn=("score_fr",)),
-    "fcn-16": ModelCase(_TINY_FCN, ((33, 30),), like="fcn-8", undrawn=("score_fr", "score_pool4", "upscore2")),
+    "fcn-32": ModelCase(_TINY_FCN, ((33, 30),), learning_rate=0.01, like="fcn-8", undrawn=("score_fr",)),
+    "fcn-16": ModelCase(
+        _TINY_FCN, ((33, 30),), learning_rate=0.01, like="fcn-8", undrawn=("score_fr", "score_pool4", "upscore2")
+    ),
     "fcn-8": ModelCase(_TINY_FCN, ((33, 30),), channels=4, learning_rate=0.01, undrawn=_FCN_8),
     "deeplab-v3": ModelCase({}, ((33, 30),), channels=5),
     "sharpmask": ModelCase({"mask_filters": 16}, ((33, 30),), channels=5),

@@ -267,13 +267,21 @@ def test_first_weights_may_come_from_the_checkpoint_that_is_overwritten_and_pati
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(make_dataset, ellipses, tmp_path):
     dataset = make_dataset({"train": ellipses(4, size=(16, 16)), "test": ellipses(1, size=(16, 16))})
     options = FitOptions(
-        epochs=2, batch_size=2, learning_rate=1e30, warmup_steps=0, schedule="polynomial", power=60.0, optimizer="sgd"
+        model_options=TINY,
+        epochs=2,
+        batch_size=2,
+        learning_rate=1e30,
+        warmup_steps=0,
+        schedule="polynomial",
+        power=60.0,
+        optimizer="sgd",
     )
-    with pytest.raises(
-        DivergedError, match=r"batch 2 of epoch 1; there is no checkpoint yet\. Begin anew and"
-    ) as caught:
-        fit(dataset, tmp_path / "run", FitOptions(**{**options.to_json(), "model_options": TINY}))
+    recorder = Recorder()
+    message = r"batch 2 of epoch 1; there is no checkpoint yet\. Begin anew with a lower"
+    with pytest.raises(DivergedError, match=message) as caught:
+        fit(dataset, tmp_path / "run", options, trackers=[recorder])
     assert (caught.value.epoch, caught.value.batch, caught.value.checkpoint) == (1, 2, None)
+    assert recorder.closed == [caught.value]
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_overwritten(make_dataset, ellipses, tmp_path, monkeypatch):

@@ -88,7 +88,8 @@ def test_sigterm_saves_what_was_reached_and_other_trainings_are_refused(dataset,
     save_state(tmp_path / "state.npz", state.subject, state.progress, broken)
     kept = (tmp_path / "best.keras").read_bytes()
     with pytest.raises(
-        DivergedError, match=r"batch 2 of epoch 2; .*best\.keras keeps epoch 1\. Begin anew with init = .*best\.keras"
+        DivergedError,
+        match=r"batch 2 of epoch 2; .*best\.keras keeps epoch 1\. Begin anew, .* from init = .*best\.keras",
     ) as found:
         fit(dataset, tmp_path, options(resume=True, epochs=5, save_seconds=1e-9))
     assert (found.value.epoch, found.value.batch, found.value.checkpoint) == (2, 2, tmp_path / "best.keras")

@@ -15,7 +15,7 @@ from training.metrics import VOID
 from training.options import FitOptions
 from training.outputs import Outputs
 from training.pictures import MISSED, class_colors, sheet, tiles
-from training.trackers import MLflow, TensorBoard, make_trackers
+from training.trackers import MLflow, TensorBoard, closing_trackers, make_trackers
 
 
 @pytest.fixture
@@ -69,30 +69,82 @@ class FakeMlflow:
         return lambda *arguments, **named: self.calls.append((name, arguments, named))
 
 
+ENDS = [(None, "FINISHED"), (ValueError("broken"), "FAILED"), (StoppedError("stopped", signal=15), "KILLED")]
+
+
+@pytest.fixture
+def fake_mlflow(monkeypatch):
+    def install(active=None):
+        fake = FakeMlflow(active)
+        fake.__spec__ = importlib.machinery.ModuleSpec("mlflow", None)
+        monkeypatch.setitem(sys.modules, "mlflow", fake)
+        return fake
+
+    return install
+
+
 @pytest.mark.parametrize(("active", "own"), [(None, True), ("a run", False)])
-def test_mlflow_is_told_of_all(monkeypatch, tmp_path, active, own):
-    fake = FakeMlflow(active)
-    fake.__spec__ = importlib.machinery.ModuleSpec("mlflow", None)
-    monkeypatch.setitem(sys.modules, "mlflow", fake)
+@pytest.mark.parametrize(("error", "status"), ENDS)
+def test_mlflow_is_told_of_all(fake_mlflow, tmp_path, active, own, error, status):
+    fake = fake_mlflow(active)
     board, tracker = make_trackers(FitOptions(mlflow=True), Outputs(tmp_path), {"seed": 1}, first_step=0)
     board.close(None)
     assert isinstance(tracker, MLflow)
     tracker.scalars(3, {"loss/batch": 0.5})
     tracker.picture(3, tmp_path / "a.jpg", (1, 1))
-    tracker.close(None)
+    tracker.close(error)
     assert fake.calls == [
         *([("start_run", (), {})] if own else []),
         ("log_params", ({"seed": "1"},), {}),
         ("log_metrics", ({"loss/batch": 0.5},), {"step": 3}),
         ("log_artifact", (str(tmp_path / "a.jpg"),), {"artifact_path": "predictions"}),
-        *([("end_run", ("FINISHED",), {})] if own else []),
+        *([("end_run", (status,), {})] if own else []),
     ]
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [(None, "FINISHED"), (ValueError("broken"), "FAILED"), (StoppedError("stopped", signal=15), "KILLED")],
-)
+def test_a_run_that_mlflow_does_not_take_has_failed(fake_mlflow):
+    fake = fake_mlflow()
+
+    def refuse(_):
+        raise OSError("the server is gone")
+
+    fake.log_params = refuse
+    with pytest.raises(OSError, match="the server is gone"):
+        MLflow({"seed": 1})
+    assert fake.calls == [("start_run", (), {}), ("end_run", ("FAILED",), {})]
+
+
+class Closing:
+    """A tracker that notes by what it is closed, and then does as it is told."""
+
+    def __init__(self, failure=None):
+        self.closed, self.failure = [], failure
+
+    def close(self, error):
+        self.closed.append(error)
+        if self.failure:
+            raise self.failure
+        return True
+
+
+def test_all_are_closed_and_the_trainings_own_error_comes_out():
+    trackers = [Closing(), Closing(OSError("no disk")), Closing()]
+    error = StoppedError("stopped", signal=15)
+    with pytest.raises(StoppedError) as caught, closing_trackers(trackers):
+        raise error
+    assert caught.value is error
+    assert error.__notes__ == ["a tracker could not be closed, either: OSError('no disk')"]
+    assert [tracker.closed for tracker in trackers] == [[error]] * 3
+
+
+def test_a_tracker_that_cannot_be_closed_is_told_of_when_all_are():
+    trackers = [Closing(OSError("no disk")), Closing()]
+    with pytest.raises(OSError, match="no disk"), closing_trackers(trackers):
+        pass
+    assert [tracker.closed for tracker in trackers] == [[None]] * 2
+
+
+@pytest.mark.parametrize(("error", "status"), ENDS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow uses what its own packages are to give up
 def test_a_real_mlflow_takes_what_it_is_told(monkeypatch, tmp_path, error, status):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed")

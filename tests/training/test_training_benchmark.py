@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.training import report
+from benchmarks.training import report, waiting
 from benchmarks.training.sides import _require_same
 from benchmarks.training.works import WORKS, batch_of
 from training.models import check_model, model_names, model_options
@@ -46,10 +46,26 @@ def test_a_ratio_beyond_the_aim_is_marked(ratio, reached):
     assert "| 31.04 M | 4 × 256² |" in line
 
 
+def test_a_process_that_needs_more_memory_is_marked():
+    sides = {"keras": side(1.0), "torch": side(1.0)}
+    row = {"model": "unet", "weights": 1, "batch": 4, "size": 256, "sides": sides, "ratio": 1.0}
+    lines = [report.table([row | {"memory_ratio": ratio}])[2] for ratio in (1.1, 1.12)]
+    assert ["**no**" in line for line in lines] == [False, True]
+
+
 def test_without_pytorch_there_is_no_ratio():
     row = {"model": "unet", "weights": 1, "batch": 1, "size": 32, "sides": {"keras": side(1.0)}}
     titles, _, line = report.table([row])
     assert line.count("|") == titles.count("|")
+
+
+# Keras 3.15 asks TensorFlow's variables for arrays in a way that numpy 2.4 is to deprecate.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_waiting_is_measured_on_a_dataset(make_dataset, ellipses):
+    examples = ellipses(8, size=(16, 16))
+    path = make_dataset({"train": examples[:6], "validation": examples[6:]}).path
+    assert 0 <= waiting.at_rate(path, 200, batch=2, seconds=0.2) < 1
+    assert 0 <= waiting.trained(path, "unet", batch=2) < 1
 
 
 def test_waiting_for_less_than_the_aim_is_reached():

@@ -59,11 +59,12 @@ class ModelPredictor:
         """See `Predictor`."""
         for photo in photos:
             self.check(photo)
-        # Always as many as a batch has: another number would have the backend compile the model once more.
-        seen = np.zeros((max(self.batch_size, len(photos)), self.height, self.width, self.channels), np.float32)
-        for row, photo in zip(seen, photos, strict=False):
-            row[:] = self._input(photo)
-        with memory_errors(f"evaluating {self.name}", f"lower batch_size (it is {self.batch_size})"):
+        advice = f"lower batch_size (it is {self.batch_size})" if self.batch_size > 1 else "evaluate on the CPU"
+        with memory_errors(f"evaluating {self.name}", advice):
+            # Always as many as a batch has: another number would have the backend compile the model once more.
+            seen = np.zeros((max(self.batch_size, len(photos)), self.height, self.width, self.channels), np.float32)
+            for row, photo in zip(seen, photos, strict=False):
+                row[:] = self._input(photo)
             predicted = np.asarray(self.model.predict_on_batch(seen), np.float32)[: len(photos)].clip(0, 1)
         if np.isnan(predicted).any():
             raise CheckpointError(f"the model of {self.name} predicts what is no number: its weights are damaged")

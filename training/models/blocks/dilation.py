@@ -1,8 +1,8 @@
 """Dilated convolutions by the kernel that TensorFlow has for them.
 
 Keras hands them to ``tf.nn.convolution``, which cuts the features into dilation² interleaved parts, pads these and
-convolves each: at 20×20 features dilated by 18 some twenty times the work of ``tf.nn.conv2d``, whose kernel knows
-dilation. What comes out differs by rounding. On JAX and torch there is nothing to do.
+convolves each: with a large dilation many times the work of ``tf.nn.conv2d``, whose kernel knows dilation (at 20×20
+features dilated by 18 ten times and more). What comes out differs by rounding. On JAX and torch there is nothing to do.
 """
 
 from functools import cache, partial
@@ -10,21 +10,22 @@ from typing import Any
 
 
 def use_dilated_kernels(model: Any) -> Any:
-    """Have TensorFlow compute the dilated convolutions of a ``keras.Model`` faster, where it can; returns the model.
+    """Have TensorFlow compute the dilated convolutions of a ``keras.Model`` so, where it can; returns the model.
 
-    It is how the model is computed, not what it is: nothing of it is saved, and no layer is another.
+    It is how the model is computed, not what it is: nothing of it is saved, and no layer is another. Depthwise ones,
+    for which there is no such kernel, and layers of models inside the model stay Keras'.
     """
     import keras
 
-    dilated = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Conv2D)
-        and max(layer.dilation_rate) > 1
-        and (layer.groups, layer.data_format) == (1, "channels_last")
-    ]
-    if dilated and keras.backend.backend() == "tensorflow" and _learns_dilated():
-        for layer in dilated:
+    if keras.backend.backend() != "tensorflow":
+        return model
+    for layer in model.layers:
+        if (
+            isinstance(layer, keras.layers.Conv2D)
+            and max(layer.dilation_rate) > 1
+            and (layer.groups, layer.data_format) == (1, "channels_last")  # all that kernels on CPUs know
+            and _learns_dilated(layer.compute_dtype)
+        ):
             layer.convolution_op = partial(_convolve, layer)
     return model
 
@@ -44,16 +45,16 @@ def _convolve(layer: Any, features: Any, kernel: Any) -> Any:
 
 
 @cache
-def _learns_dilated() -> bool:
-    """Whether the device has gradients of dilated convolutions: on a CPU only oneDNN's kernels do."""
+def _learns_dilated(dtype: str) -> bool:
+    """Whether the device has gradients of dilated convolutions: on a CPU only oneDNN's kernels do, for some types."""
     import tensorflow as tf
 
-    features, kernel = tf.ones((1, 3, 3, 1)), tf.ones((3, 3, 1, 1))
+    features, kernel = tf.ones((1, 3, 3, 1), dtype), tf.ones((3, 3, 1, 1), dtype)
     try:
         with tf.GradientTape() as tape:
             tape.watch([features, kernel])
             convolved = tf.nn.conv2d(features, kernel, strides=1, padding="SAME", dilations=2)
         tape.gradient(convolved, [features, kernel])
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+    except tf.errors.OpError:  # whichever: Keras' own way remains
         return False
     return True
