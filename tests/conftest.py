@@ -3,6 +3,7 @@
 import signal
 from collections import Counter
 
+import hypothesis
 import pytest
 
 from examples.demo_data import make_raw_data
@@ -11,6 +12,11 @@ from tests.support import PLUGINS, REAL_RAW, Server
 # A shell that starts us in the background has SIGINT ignored, and so would all that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What an example takes depends on what else the machine does; times belong into benchmarks.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items):

@@ -20,13 +20,13 @@ def everything(order):
     return order.examples(np.arange(order.count)).tolist()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 3000), st.integers(0, 2**70), st.integers(0, 10**6))
 def test_a_shuffle_has_every_example_once(count, seed, epoch):
     assert sorted(everything(Order(count, seed, epoch))) == list(range(count))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(2, 10**12), st.integers(0, 100), st.data())
 def test_any_position_can_be_asked_alone(count, seed, data):
     positions = np.array(data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=8, unique=True)))
@@ -104,7 +104,7 @@ def test_any_number_of_ranks_has_one_order(count, size):
         assert handed_out(count, ranks, size) == (everything(Order(count, 3)), count)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 200), st.data())
 def test_going_on_with_other_ranks_gives_exactly_the_rest(count, data):
     ranks, size = st.sampled_from([1, 2, 4, 8]), st.integers(1, 9)

@@ -160,7 +160,7 @@ def test_examples_that_we_write_are_read_alike_with_and_without_a_walk(features,
     assert by_place(data) == decode_example(data) == wanted
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(WRITTEN, st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 255)), max_size=3), st.integers(0, 3))
 def test_examples_of_another_form_are_left_to_the_walk(features, changes, cut):
     """`canonical` may refuse what `example_proto` reads, but what both read is the same."""
@@ -257,7 +257,7 @@ def test_masks_of_1_and_8_bits_are_0_and_255(bits):
     assert set(np.unique(pixels)) == {0, 255}
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.sampled_from([mask(0, 1), mask(0, 8), photo(0)]),
     st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 255)), max_size=4),

@@ -110,7 +110,7 @@ def plane_png(bits, *, filters=0, depth=1, chunk=10**9, extra=b"", level=1):
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32), st.sampled_from([7, 60, 10**9]))
 def test_masks_of_one_bit(height, width, seed, chunk):
     bits = np.random.default_rng(seed).random((height, width)) < 0.5
@@ -133,7 +133,7 @@ def test_pngs_that_are_left_to_pillow():
         check(saved(colour.convert(mode), "png"), channels, "png", fast=False)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=4), st.integers(1, 10**6))
 def test_damaged_masks_are_pillows_pixels_or_errors(changes, end):
     """What our own reader reads, it reads as Pillow does; all else it leaves alone."""

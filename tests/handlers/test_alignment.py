@@ -122,7 +122,7 @@ shares = st.floats(0, 1, exclude_max=True)
 tilts = st.none() | st.lists(st.floats(-0.1, 0.1), min_size=8, max_size=8)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     resize=st.tuples(st.floats(1 / 6, 1.7), st.floats(1 / 6, 1.7)),
     mode=st.sampled_from(["stretch", "fit", "cover"]),
@@ -172,7 +172,7 @@ def test_the_mirrored_border_is_aligned_too(factor):
     assert cut[0].sum() == 8  # four pixels, and their mirror image
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     size=st.integers(120, 500),
@@ -243,7 +243,7 @@ def geometry_of(mode, resize, mirror, scale, shear, degrees, tilt):
     )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(border=st.sampled_from([cv2.BORDER_REFLECT, cv2.BORDER_CONSTANT]), **geometries)
 def test_polygons_are_where_their_raster_is_mirrored_ones_too(border, **options):
     geometry = geometry_of(**options)
@@ -257,7 +257,7 @@ def test_polygons_are_where_their_raster_is_mirrored_ones_too(border, **options)
     assert not thick.any()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(**geometries)
 def test_boxes_are_the_extent_of_what_is_drawn(**options):
     geometry = geometry_of(**options)
@@ -306,7 +306,7 @@ def test_polygons_that_reach_behind_the_camera_are_drawn_as_rasters(depth):
         assert not cv2.erode(differ, np.ones((3, 3), np.uint8)).any()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(**geometries)
 def test_alpha_is_where_the_photo_is(**options):
     """A matte that is a channel of the photo goes through the same filter: they stay the same to the level."""

@@ -45,7 +45,7 @@ def read(path, size):
 
 
 @given(st.integers(0, 9), st.sampled_from([0.6, 1.0, 2.5]), st.integers(-20, 110))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_opacity_rises_inwards_from_the_edge(seed, sigma, x):
     mask = ellipse(centre=(x, 20 + 5 * seed), axes=(34, 30))
     if 2 * np.count_nonzero(mask) < 3000:

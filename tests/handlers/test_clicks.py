@@ -44,7 +44,7 @@ def values(picture, points):
     return picture[points[:, 1], points[:, 0]]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.sampled_from([(60, 90), (320, 320), (33, 200), (7, 7), (1, 40)]),

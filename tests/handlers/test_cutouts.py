@@ -340,7 +340,7 @@ BEYOND_THE_FRAME = {
 }  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(config=GEOMETRY)
 @also(config=BEYOND_THE_FRAME)
 def test_photo_alpha_and_mask_go_together(tmp_path, config):
@@ -445,7 +445,7 @@ def test_several_items_occlude_one_another(tmp_path):
     np.testing.assert_allclose(example["boxes"], wanted, rtol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     box=st.tuples(*[st.integers(0, 50)] * 2, *[st.integers(51, 400)] * 2),
     canvas=st.tuples(st.integers(16, 200), st.integers(16, 200)),

@@ -92,7 +92,7 @@ def test_a_whole_photo_is_pillows(kind):
 
 
 @needs_turbojpeg
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     subsampling=st.integers(0, 2),

@@ -92,7 +92,7 @@ def test_soft_masks_are_alpha(some, tmp_path):
         assert len(np.unique(example["mask"])) > 2
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.sampled_from([None, [31, 64], [90, 60]]),
     flip=st.sampled_from([0.0, 1.0]),

@@ -47,7 +47,7 @@ def from_whole(data, geometry, border):
     return output
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     image_size=st.none() | st.tuples(st.integers(10, 500), st.integers(10, 500)),
@@ -124,7 +124,7 @@ SCALES = st.floats(0.05, 20).flatmap(lambda scale: st.sampled_from([scale, -scal
 EDGES = st.one_of(st.integers(-60, 120).map(lambda n: n / 2), st.floats(-60, 120))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(scales=st.tuples(SCALES, SCALES), corner=st.tuples(EDGES, EDGES), shear=st.sampled_from([0, 0, 0.2]))
 def test_a_frame_without_rotation_is_filled_beside_as_any_other(scales, corner, shear):
     slanted = np.array([[1, shear, 0], [0, 1, 0], [0, 0, 1]])

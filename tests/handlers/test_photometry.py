@@ -91,7 +91,7 @@ def test_the_neutral_tone_is_the_identity():
 @given(
     exposure=st.floats(-5, 5), brightness=st.floats(-1, 1), contrast=st.floats(0, 4), gamma=st.floats(0.2, 5)
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_tone_is_its_four_steps_rounded_once(exposure, brightness, contrast, gamma):
     table = tone_table(exposure=exposure, brightness=brightness, contrast=contrast, gamma=gamma)
     level = encoded(np.clip(linear(np.arange(256)) * 2**exposure, 0, 1))
@@ -161,7 +161,7 @@ def hue_rotated(photo, degrees):
 
 
 @given(degrees=st.floats(-720, 720))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_hue_is_turned_within_half_a_level(degrees):
     assert np.abs(rotate_hue(CUBE, degrees) - hue_rotated(CUBE, degrees)).max() <= 0.5 + 1e-6
 

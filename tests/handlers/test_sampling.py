@@ -190,7 +190,7 @@ def test_a_sixth_is_a_sixth_whatever_the_last_bit():
             assert sampling.sigma == (0.0, 0.0)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     target=st.tuples(st.integers(1, 300), st.integers(1, 300)),

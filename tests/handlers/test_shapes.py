@@ -28,7 +28,7 @@ def polygons(*flat):
 points = st.lists(st.floats(-20, 100), min_size=6, max_size=16).filter(lambda flat: len(flat) % 2 == 0)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(st.lists(points, min_size=1, max_size=3))
 def test_polygons_where_nothing_moves_are_pycocotools(flats):
     shape = polygons(*flats)
@@ -38,7 +38,7 @@ def test_polygons_where_nothing_moves_are_pycocotools(flats):
     assert shape.area() == union.sum()
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(st.lists(st.integers(0, 300) | st.integers(0, 5), max_size=60), st.sampled_from([SIZE, (1, 7), (2000, 1500)]))
 def test_runs_are_drawn_as_pycocotools_draws_them(lengths, size):
     ends = np.minimum(np.cumsum([0, *lengths]), size[0] * size[1])
@@ -49,7 +49,7 @@ def test_runs_are_drawn_as_pycocotools_draws_them(lengths, size):
     np.testing.assert_array_equal(drawn, np.asarray(rle.decode(code)) * 255)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(points)
 def test_a_box_holds_all_that_is_drawn_and_little_more(flat):
     shape = polygons(flat)

@@ -61,7 +61,7 @@ def test_limits():
     assert choose(waiting[:1], running, {}, 1, Limits(4, per_group=1)) is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-10, 10)), min_size=1, max_size=12),
     st.sampled_from("abcd"),
