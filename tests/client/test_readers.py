@@ -112,14 +112,12 @@ def values_of(values):
     return FloatList(tuple(values)) if isinstance(values[0], float) else Int64List(tuple(values))
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(st.dictionaries(st.text(max_size=10), LISTS, max_size=5), st.booleans())
 def test_examples_packed_and_unpacked(features, packed):
     decoded = decode_example(encode_example(features, packed))
     assert decoded == {name: values_of(values) for name, values in features.items()}
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(st.binary(max_size=60))
 def test_no_bytes_crash_the_decoder(data):
     try:
@@ -150,7 +148,6 @@ def by_place(data):
 WRITTEN = st.dictionaries(st.text(max_size=10), st.one_of(LISTS, st.just([])), min_size=1, max_size=5)
 
 
-@settings(deadline=None)  # a loaded machine is no failure
 @given(WRITTEN, st.integers(0, 300))
 def test_examples_that_we_write_are_read_alike_with_and_without_a_walk(features, size):
     """`canonical` knows the form of all that handlers write, and finds in it what `example_proto` reads."""

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from client_archives import FEATURES, unpack_to
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_client import Dataset, Shuffle, errors
@@ -110,7 +110,6 @@ def expected(values):
     return FloatList(tuple(values)) if isinstance(values[0], float) else Int64List(tuple(values))
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(max_size=8),
@@ -130,7 +129,6 @@ def test_the_decoder_agrees_with_protobuf(features):
     assert decoded == {name: expected(values) for name, values in features.items()}
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_what_protobuf_refuses_we_refuse(data):
     try:

@@ -268,7 +268,6 @@ def test_wrong_calls_are_refused():
         distance_map(np.zeros((2, 2), np.int32), (5, 5), limit=256)
 
 
-@settings(deadline=None)
 @given(
     points=st.lists(st.tuples(st.integers(-300, 600), st.integers(-300, 600)), max_size=6),
     size=st.tuples(st.integers(1, 40), st.integers(1, 400)),

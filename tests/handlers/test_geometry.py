@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 import skimage.filters
 import skimage.transform
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -235,7 +235,6 @@ angles = st.floats(-180, 180)
 sizes = st.tuples(st.integers(20, 700), st.integers(20, 700))
 
 
-@settings(deadline=None)
 @given(
     source=sizes, image=sizes, degrees=angles, mirror=st.tuples(st.booleans(), st.booleans()),
     scale=st.floats(0.1, 10), shear=st.floats(-60, 60), tilt=st.lists(st.floats(-0.15, 0.15), min_size=8, max_size=8),
