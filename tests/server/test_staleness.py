@@ -305,7 +305,7 @@ async def test_files_that_are_read_for_long_hold_up_nothing_else(raw, tmp_path, 
         try:
             waiting = [asyncio.create_task(freshness.is_stale(_dataset(name, 1))) for name in names[:3]]
             assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [False] * 3, "not known yet"
-            assert reading.is_set()
+            assert await asyncio.to_thread(reading.wait, 60)
             monkeypatch.setattr(checking, "_PATIENCE", 60.0)
             assert not await freshness.is_stale(_dataset(names[3], 1))
             assert freshness._known.keys() == {names[3]}, "a look is enough for it"
