@@ -1,6 +1,7 @@
 """From a split to what a model eats, batch by batch: memory does not grow with the split.
 
-Threads of the loader read, decode, check and augment ahead; what is ready is bytes, and becomes floats when asked for.
+Threads of the loader read, decode, check and augment ahead. What comes out is bytes: the device makes floats of them
+(`training.trainer`), while the next batches are read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from training.data import Split, Task, checked_planes
 from training.errors import ImageSizeError
 from training.options import FitOptions
 
-#: x float32 (B, H, W, C) in [0, 255]; y float32 (B, H, W, 1) in [0, 1], or int32 class numbers with 255 for void.
+#: x uint8 (B, H, W, C); y uint8 (B, H, W, 1): levels 0 … 255 of one subject, or class numbers with 255 for void.
 Batch = tuple[np.ndarray, np.ndarray]
 
 
@@ -60,16 +61,16 @@ class Batches:
     ) -> None:
         assert isinstance(options.augmentation, Augmentation)
         augmentation = options.augmentation if training and options.augmentation != Augmentation() else None
-        self.split, self.classes = split, task.classes
-        self.batch_size = max(1, options.batch_size // ranks)
+        self._split = split
+        batch_size = max(1, options.batch_size // ranks)
         self.loader = dataset.loader(
             split.name,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             shuffle=training,
             seed=options.seed if training else 0,
             rank=rank,
             ranks=ranks,
-            drop_last=training and split.examples >= self.batch_size * ranks,
+            drop_last=training and split.examples >= batch_size * ranks,
             transform=Pairing(split.name, task.features, task.classes, augmentation),
             workers=options.workers,
         )
@@ -80,19 +81,17 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.loader:
-            yield self.to_arrays(batch)
+            yield self._of_one_size(batch["x"]), batch["y"]
 
-    def to_arrays(self, batch: Mapping[str, Any]) -> Batch:
-        """x and y of a batch of bytes. Raises `ImageSizeError` if its photos are not of one size."""
-        x, y = batch["x"], batch["y"]
-        if not isinstance(x, np.ndarray):
-            sizes = ", ".join(sorted({f"{image.shape[0]}×{image.shape[1]}" for image in x}))
-            raise ImageSizeError(
-                f"photos of split {self.split.name!r} are of different sizes ({sizes}): "
-                "ask for a dataset with an image_size or crop_size"
-            )
-        truth = y.astype(np.float32) / np.float32(255) if self.classes == 1 else y.astype(np.int32)
-        return x.astype(np.float32), truth
+    def _of_one_size(self, photos: Any) -> np.ndarray:
+        """The photos, which the loader has stacked if it could; else `ImageSizeError`."""
+        if isinstance(photos, np.ndarray):
+            return photos
+        sizes = ", ".join(sorted({f"{photo.shape[0]}×{photo.shape[1]}" for photo in photos}))
+        raise ImageSizeError(
+            f"photos of split {self._split.name!r} are of different sizes ({sizes}): "
+            "ask for a dataset with an image_size or crop_size"
+        )
 
 
 def few(dataset: Dataset, task: Task, split: Split, numbers: np.ndarray) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ def predict_inputs(model: Any, inputs: np.ndarray, *, batch_size: int) -> np.nda
     """
     predicted = []
     for begin in range(0, len(inputs), batch_size):
-        outputs = model.predict_on_batch(inputs[begin : begin + batch_size].astype(np.float32))
+        outputs = model.predict_on_batch(inputs[begin : begin + batch_size])
         first = outputs[0] if isinstance(outputs, list | tuple) else outputs
         predicted.append(np.asarray(first, np.float32))
     return np.concatenate(predicted)

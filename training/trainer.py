@@ -18,7 +18,7 @@ class Trainer(keras.Model):  # type: ignore[misc]  # Keras has no types
     """Steps over batches; ``loss`` in what they return is of that batch alone, ``iou`` of all since `begin_epoch`.
 
     A model with several outputs (deep supervision) is trained on the sum over all, and measured on the first, which is
-    the fused one.
+    the fused one. Batches may be of bytes (`training.batches.Batch`), of which the compiled step makes floats.
     """
 
     def step(self, x: Any, y: Any) -> dict[str, float]:
@@ -37,9 +37,9 @@ class Trainer(keras.Model):  # type: ignore[misc]  # Keras has no types
         """Keras calls it before each batch; the IoU runs over the epoch."""
         self._loss_tracker.reset_state()
 
-    def set_objective(self, objective: Any, iou: Any) -> None:
+    def set_objective(self, objective: Any, iou: Any, classes: int) -> None:
         """``objective(truth, outputs)`` gives (B,) for the list of outputs; ``iou`` is a metric of the first."""
-        self.objective, self.iou = objective, iou
+        self.objective, self.iou, self._of_levels = objective, iou, classes == 1
 
     def compute_loss(
         self,
@@ -51,15 +51,21 @@ class Trainer(keras.Model):  # type: ignore[misc]  # Keras has no types
     ) -> Any:
         """The mean over the batch, and what layers add (their regularisation)."""
         del x
-        loss = ops.mean(self.objective(y, outputs_of(y_pred)))
+        loss = ops.mean(self.objective(self._truth(y), outputs_of(y_pred)))
         for added in self.losses:
             loss = loss + added
         return loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """The loss of the batch, the IoU so far."""
-        self.iou.update_state(y, outputs_of(y_pred)[0])
+        self.iou.update_state(self._truth(y), outputs_of(y_pred)[0])
         return {"loss": self._loss_tracker.result(), "iou": self.iou.result()}
+
+    def _truth(self, y: Any) -> Any:
+        """What losses and metrics take: of one subject's levels 0 … 255 the shares, float32 in [0, 1]."""
+        if not self._of_levels or keras.backend.standardize_dtype(y.dtype) != "uint8":
+            return y
+        return ops.cast(y, "float32") / 255.0
 
 
 def make_trainer(
@@ -69,7 +75,7 @@ def make_trainer(
     loss = create_loss(options.loss_for(classes), classes=classes, class_weights=weights, **options.loss_options)
     summed = sum_over_outputs(loss)
     trainer = Trainer(inputs=model.inputs[0], outputs=list(model.outputs), name="trainer")
-    trainer.set_objective(summed, create_metric(classes))
+    trainer.set_objective(summed, create_metric(classes), classes)
     trainer.compile(optimizer=optimizer)
     if optimizer is not None:
         trainer.optimizer.build(trainer.trainable_variables)

@@ -372,25 +372,6 @@ def test_optimizers_are_made_as_asked(name):
     assert create_optimizer(FitOptions(optimizer=name), epoch_steps=1).gradient_accumulation_steps is None
 
 
-def test_a_model_of_several_outputs_is_trained_on_their_sum_and_measured_on_the_first():
-    from training.losses import create_loss
-    from training.trainer import make_trainer
-
-    photo = keras.Input((4, 4, 3))
-    outputs = [
-        keras.layers.Conv2D(1, 1, activation="sigmoid", kernel_initializer="ones", bias_initializer=bias)(photo / 255)
-        for bias in (keras.initializers.Constant(-9), keras.initializers.Constant(9))
-    ]
-    model = keras.Model(photo, outputs)
-    trainer = make_trainer(model, FitOptions(loss="bce"), classes=1, weights=None)
-    x, y = np.zeros((2, 4, 4, 3), np.float32), np.ones((2, 4, 4, 1), np.float32)
-    measured = trainer.measure(x, y)
-    bce = create_loss("bce")
-    expected = sum(float(np.mean(bce(y, model(x)[number]))) for number in (0, 1))
-    assert measured == {"loss": pytest.approx(expected, rel=1e-6), "iou": 0.0}
-    assert predict_inputs(model, x.astype(np.uint8), batch_size=1).max() < 0.01
-
-
 def test_models_of_other_kinds_are_no_checkpoints(tmp_path):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
     with pytest.raises(CheckpointError, match="not photos to masks"):
