@@ -55,7 +55,7 @@ def main() -> None:
         )
         rows.append(row)
         told = {name: f"{side['seconds']:.3f} s" for name, side in row["sides"].items()}
-        print(row["model"], told, f"{row['ratio']:.2f}" if "ratio" in row else "", file=sys.stderr)
+        print(row["model"], told, file=sys.stderr)
     shares = _waiting(options.raw_root, options.photos, quick=options.quick) if options.raw_root else {}
     _write(options, rows, shares)
 

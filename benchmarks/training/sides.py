@@ -1,4 +1,4 @@
-"""The two sides of a comparison as processes that live through it and take steps in turns."""
+"""The sides of a comparison as processes that live through it and take steps in turns."""
 
 import os
 import statistics
@@ -11,18 +11,21 @@ from contextlib import ExitStack, contextmanager
 from benchmarks.measure import REPOSITORY, events
 from benchmarks.training.works import WORKS, Work
 
-#: How far the losses of the two sides may be apart before the first step: further, and they are not the same model.
+#: What has TensorFlow give each tensor back to the system on the CPU, where it keeps them for the next ones else.
+GIVE_BACK = {"TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+#: How far the losses of the sides may be apart before the first step: further, and they are not the same model.
 SAME_LOSS = 1e-3
 
 
 @contextmanager
-def side(command: list[str], threads: int) -> Iterator[tuple[dict, Callable[[int], dict]]]:
+def side(command: list[str], threads: int, settings: dict[str, str]) -> Iterator[tuple[dict, Callable[[int], dict]]]:
     """What the process said when it was ready, and a function that has it take so many steps.
 
+    ``settings`` are further variables of its environment.
     Raises `SystemExit` with what the process said if it fails.
     """
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "3", **settings}
     with (
         tempfile.TemporaryFile("w+") as said,
         subprocess.Popen(
@@ -59,18 +62,25 @@ def compare(
 ) -> dict:
     """One row: seconds and CPU seconds of a step, peak memory, of each side, and the ratios of ours to PyTorch's.
 
-    In each round each side takes ``steps`` steps, ours first in every other one. A ratio is the median of the rounds'.
-    Raises `SystemExit` where the sides do not begin with the same loss and as many weights.
+    Ours is there twice on TensorFlow: as it is, and with `GIVE_BACK`. In each round each side takes ``steps`` steps,
+    the first of one round is the last of the next. A ratio is the median of the rounds'. Raises `SystemExit` where the
+    sides do not begin with the same loss and as many weights.
     """
     work: Work = WORKS[number]
     given = [str(number), *(("--size", str(size)) if size else ())]
-    commands = {"keras": [sys.executable, "-W", "ignore", "-m", "benchmarks.training.keras_side", *given, "--jit", jit]}
+    own = [sys.executable, "-W", "ignore", "-m", "benchmarks.training.keras_side", *given, "--jit", jit]
+    commands: dict[str, tuple[list[str], dict[str, str]]] = {"keras": (own, {})}
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        commands["giving back"] = (own, GIVE_BACK)
     if torch:
-        commands["torch"] = [torch, "-W", "ignore", "-m", "benchmarks.training.torch_side", *given]
+        commands["torch"] = ([torch, "-W", "ignore", "-m", "benchmarks.training.torch_side", *given], {})
     row: dict = {"model": str(work), "size": size or work.size, "batch": work.batch, "sides": {}}
     with ExitStack() as stack:
-        # One after the other: where two build at once, each takes the other's time.
-        sides = {name: stack.enter_context(side(command, threads)) for name, command in commands.items()}
+        # One after the other: where several build at once, each takes the others' time.
+        sides = {
+            name: stack.enter_context(side(command, threads, settings))
+            for name, (command, settings) in commands.items()
+        }
         _require_same(str(work), {name: ready for name, (ready, _) in sides.items()})
         runs: dict[str, list[dict]] = {name: [] for name in sides}
         for turn in range(rounds):
@@ -87,19 +97,23 @@ def compare(
             "runs": [run["seconds"] for run in runs[name]],
         }
     if torch:
-        both = zip(runs["keras"], runs["torch"], strict=True)
-        row["ratio"] = statistics.median(
-            statistics.median(ours["seconds"]) / statistics.median(its["seconds"]) for ours, its in both
-        )
-        ours, its = row["sides"]["keras"], row["sides"]["torch"]
-        row["cpu_ratio"] = ours["cpu"] / its["cpu"]
-        row["memory_ratio"] = (ours["peak_mb"] - ours["imported_mb"]) / (its["peak_mb"] - its["imported_mb"])
+        its = row["sides"]["torch"]
+        for name in sides.keys() - {"torch"}:
+            ours = row["sides"][name]
+            ours["ratio"] = _ratio(ours["runs"], its["runs"])
+            ours["cpu_ratio"] = ours["cpu"] / its["cpu"]
+            ours["memory_ratio"] = (ours["peak_mb"] - ours["imported_mb"]) / (its["peak_mb"] - its["imported_mb"])
     return row
 
 
+def _ratio(ours: list[list[float]], its: list[list[float]]) -> float:
+    """Of the seconds of steps in each round: the median of the rounds' ratios."""
+    return statistics.median(statistics.median(a) / statistics.median(b) for a, b in zip(ours, its, strict=True))
+
+
 def _require_same(work: str, ready: dict[str, dict]) -> None:
-    """Both sides must have the same model."""
+    """All sides must have the same model."""
     losses = {name: said["loss"] for name, said in ready.items()}
     weights = {name: said["weights"] for name, said in ready.items()}
     if max(losses.values()) - min(losses.values()) > SAME_LOSS or len(set(weights.values())) > 1:
-        raise SystemExit(f"{work} is not the same on both sides: losses {losses}, weights {weights}")
+        raise SystemExit(f"{work} is not the same on all sides: losses {losses}, weights {weights}")

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.training import report, waiting
-from benchmarks.training.sides import _require_same
+from benchmarks.training.sides import _ratio, _require_same
 from benchmarks.training.works import WORKS, batch_of
 from training.models import check_model, model_names, model_options
 
@@ -15,7 +15,7 @@ def test_every_model_is_measured_at_a_size_and_with_options_that_it_takes():
         check_model(work.name, (work.size, work.size, work.channels), 1, **work.options)
 
 
-def test_both_sides_get_the_same_batch():
+def test_all_sides_get_the_same_batch():
     work = WORKS[0].smaller(16)
     photos, masks = batch_of(work)
     assert (photos.shape, masks.shape) == ((work.batch, 16, 16, 3), (work.batch, 16, 16, 1))
@@ -29,34 +29,44 @@ def test_both_sides_get_the_same_batch():
 def test_what_is_not_the_same_model_is_not_compared(other):
     ours = {"loss": 0.7, "weights": 10}
     _require_same("unet", {"keras": ours, "torch": {"loss": 0.7004, "weights": 10}})
-    with pytest.raises(SystemExit, match="unet is not the same on both sides"):
+    with pytest.raises(SystemExit, match="unet is not the same on all sides"):
         _require_same("unet", {"keras": ours, "torch": other})
 
 
-def side(seconds):
-    return {"seconds": seconds, "cpu": seconds, "peak_mb": 900.0, "imported_mb": 400.0, "first_seconds": 9.0}
+def side(**ratios):
+    return {"seconds": 1.0, "cpu": 1.0, "peak_mb": 900.0, "imported_mb": 400.0, "first_seconds": 9.0, **ratios}
 
 
-@pytest.mark.parametrize(("ratio", "reached"), [(1.1, True), (1.12, False)])
-def test_a_ratio_beyond_the_aim_is_marked(ratio, reached):
-    sides = {"keras": side(ratio), "torch": side(1.0)}
-    row = {"model": "unet", "weights": 31_037_633, "batch": 4, "size": 256, "sides": sides, "ratio": ratio}
-    (_, _, line) = report.table([row | {"memory_ratio": 1.0}])
-    assert ("**no**" in line) is not reached
-    assert "| 31.04 M | 4 × 256² |" in line
+def line_of(**sides):
+    row = {"model": "unet", "weights": 31_037_633, "batch": 4, "size": 256, "sides": sides}
+    titles, _, line = report.table([row])
+    assert titles.count("|") == line.count("|")
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_a_process_that_needs_more_memory_is_marked():
-    sides = {"keras": side(1.0), "torch": side(1.0)}
-    row = {"model": "unet", "weights": 1, "batch": 4, "size": 256, "sides": sides, "ratio": 1.0}
-    lines = [report.table([row | {"memory_ratio": ratio}])[2] for ratio in (1.1, 1.12)]
-    assert ["**no**" in line for line in lines] == [False, True]
+@pytest.mark.parametrize(("ratio", "told"), [(1.1, "1.10"), (1.12, "1.12 **no**")])
+@pytest.mark.parametrize("measured", ["ratio", "memory_ratio"])
+def test_a_ratio_beyond_the_aim_is_marked(measured, ratio, told):
+    ours = side(**{"ratio": 0.5, "memory_ratio": 0.5} | {measured: ratio})
+    line = line_of(keras=ours, torch=side())
+    assert line[1:3] == ["31.04 M", "4 × 256²"]
+    assert (line[5], line[9]) == ((told, "0.50") if measured == "ratio" else ("0.50", told))
+    assert line[10:] == ["", ""]
+
+
+def test_memory_that_is_given_back_has_its_own_columns():
+    ours, given = side(ratio=0.5, memory_ratio=1.2), side(ratio=1.3, memory_ratio=0.9)
+    line = line_of(**{"keras": ours, "giving back": given, "torch": side()})
+    assert line[9:] == ["1.20 **no**", "1.30 **no**", "0.90"]
 
 
 def test_without_pytorch_there_is_no_ratio():
-    row = {"model": "unet", "weights": 1, "batch": 1, "size": 32, "sides": {"keras": side(1.0)}}
-    titles, _, line = report.table([row])
-    assert line.count("|") == titles.count("|")
+    line = line_of(**{"keras": side(), "giving back": side()})
+    assert [line[column] for column in (4, 5, 8, 9, 10, 11)] == [""] * 6
+
+
+def test_a_ratio_is_the_median_of_the_rounds():
+    assert _ratio([[1.0, 9.0, 1.0], [4.0], [3.0]], [[2.0], [2.0], [1.0, 1.0]]) == 2.0
 
 
 # Keras 3.15 asks TensorFlow's variables for arrays in a way that numpy 2.4 is to deprecate.
