@@ -23,6 +23,7 @@ from training.evaluation.groups import Facts, group
 from training.evaluation.lineage import origins
 from training.evaluation.photos import MaskLevels, Photo, PhotoReader
 from training.evaluation.progress import Progress
+from training.evaluation.runs import _names
 from training.evaluation.scores import score_split
 from training.evaluation.scoring import Scorer, workers_for
 from training.evaluation.summary import (
@@ -211,6 +212,11 @@ def test_shown_photos_are_the_extremes_and_none_twice():
     assert choose([first], 2) == {"worst": [0, 2], "best": [1, 4], "differ": []}
     assert choose([first, second], 1) == {"worst": [0], "best": [1], "differ": [2]}
     assert choose([first[:1]], 3) == {"worst": [0], "best": [], "differ": []}
+
+
+def test_runs_of_one_name_are_told_apart_and_none_is_called_as_a_baseline(tmp_path):
+    paths = [tmp_path / name / "best.keras" for name in ("a/unet", "b/unet", "centre prior", "tiramisu")]
+    assert _names(paths) == ["unet (1)", "unet (2)", "centre prior (1)", "tiramisu"]
 
 
 def test_lineage_names_samples_and_raw_files(make_dataset, ellipses):

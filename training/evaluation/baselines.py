@@ -95,6 +95,10 @@ class ColourModel(CentrePrior):
         return normalised
 
 
+#: What reports call them; no run is called the same.
+BASELINES = (CentrePrior.name, ColourModel.name)
+
+
 def fit_baselines(reader: PhotoReader, classes: int, moved: Callable[[int], None]) -> list[CentrePrior]:
     """Both baselines, fitted on ``reader``, the training split; ``moved(n)`` is told of n more photos read.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from training.checkpoint import read_origin
 from training.errors import CheckpointError
+from training.evaluation.baselines import BASELINES
 from training.outputs import Outputs
 
 
@@ -85,14 +86,16 @@ def _locate(path: Path) -> tuple[Path, Path | None]:
 
 
 def _names(checkpoints: Sequence[Path]) -> list[str]:
-    """A short name for each: its directory's, and the file's where that is not the usual one; unique by numbers."""
+    """A short name for each: its directory's, and the file's where that is not the usual one; unique by numbers, also
+    among baselines.
+    """
     names = []
     for path in checkpoints:
         directory = path.resolve().parent.name
         usual = path.name == Outputs(path.parent).checkpoint.name
         names.append(directory if usual else f"{directory}/{path.stem}")
     return [
-        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        name if [*names, *BASELINES].count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
         for place, name in enumerate(names)
     ]
 
