@@ -36,6 +36,7 @@ test: install  ## run every test, but for those of PyTorch, JAX and MLflow
 
 test-frameworks: $(FRAMEWORKS)/.installed  ## run the tests that need PyTorch, JAX or MLflow, which `make test` skips (gigabytes)
 	$(FRAMEWORKS)/bin/python -m pytest -n 2 --dist loadfile tests/client/test_torch_reader.py tests/client/test_keras_reader.py tests/client/test_readers_agree.py tests/e2e/test_stream_torch.py tests/e2e/test_stream_docs.py tests/training/test_models.py tests/training/test_models_references.py tests/training/test_models_torch_weights.py tests/training/test_models_encoders.py tests/training/test_losses_reference.py tests/training/test_metrics_reference.py tests/training/test_ranks.py tests/training/test_trackers.py
+	for backend in torch jax; do KERAS_BACKEND=$$backend $(FRAMEWORKS)/bin/python -m pytest tests/training/test_trainer.py tests/training/test_data.py || exit 1; done
 
 # The lock first, then whatever torch, JAX and MLflow add to it; they would be gigabytes of everybody's .venv.
 # PySODMetrics without what it wants: its bound on NumPy is below the lock, which works all the same.

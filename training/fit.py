@@ -64,23 +64,7 @@ def fit(
     """
     options = options or FitOptions()
     _check_ranks(options, ranks)
-    if not ranks.leads:
-        return _fit(dataset, Outputs(Path(output_dir)), options, progress=False, trackers=(), ranks=ranks)
-    outputs = require_ready(options, output_dir)
-    with outputs.held():
-        return _fit(dataset, outputs, options, progress=progress, trackers=trackers, ranks=ranks)
-
-
-def _fit(
-    dataset: Dataset,
-    outputs: Outputs,
-    options: FitOptions,
-    *,
-    progress: bool,
-    trackers: Sequence[Tracker],
-    ranks: Ranks,
-) -> FitResult:
-    """`fit` into outputs that are ready, and held by the leader."""
+    outputs = require_ready(options, output_dir) if ranks.leads else Outputs(Path(output_dir))
     task = read_task(dataset, options)
     if task.train.examples < options.batch_size and ranks.ranks > 1:
         raise OptionsError(
@@ -96,6 +80,7 @@ def _fit(
     if state is not None:
         require_same(state, subject, outputs.state)
 
+    progress = progress and ranks.leads
     if progress:
         show_measured_on(task.train.name, task.validation.name)
     to_lower = to_train_with_less(options, task.input_shape)

@@ -1,9 +1,6 @@
 """The files of one training, and the directory they lie in."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,26 +60,6 @@ class Outputs:
         files += sorted(self.directory.glob(f"{_EVENTS}*"))
         files += sorted(self.prediction_sheet(0).parent.glob("*.jpg"))
         return [path for path in files if path.exists()]
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other trainings out of the directory, which has to be there, until this one ends, however it does.
-
-        Raises `OutputError` where one is under way. Network file systems that know no locks keep nobody out.
-        """
-        descriptor = os.open(self.directory, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"another training is writing to {self.directory}: name another directory, or wait for its end"
-                ) from error
-            except OSError:
-                pass
-            yield
-        finally:
-            os.close(descriptor)
 
     def remove_unfinished(self) -> None:
         """Delete what a process that was killed had begun to write: states are large."""

@@ -18,16 +18,19 @@ class Trainer(keras.Model):  # type: ignore[misc]  # Keras has no types
     """Steps over batches; ``loss`` in what they return is of that batch alone, ``iou`` of all since `begin_epoch`.
 
     A model with several outputs (deep supervision) is trained on the sum over all, and measured on the first, which is
-    the fused one. Batches may be of bytes (`training.batches.Batch`), of which the compiled step makes floats.
+    the fused one. Batches are of bytes (`training.batches.Batch`), of which the device makes floats, or of floats: one
+    subject's truth then in [0, 1].
     """
 
     def step(self, x: Any, y: Any) -> dict[str, float]:
         """Learn from a batch."""
-        return {name: float(value) for name, value in self.train_on_batch(x, y, return_dict=True).items()}
+        told = self.train_on_batch(*_as_it_is(x, y), return_dict=True)
+        return {name: float(value) for name, value in told.items()}
 
     def measure(self, x: Any, y: Any) -> dict[str, float]:
         """Measure a batch, learn nothing."""
-        return {name: float(value) for name, value in self.test_on_batch(x, y, return_dict=True).items()}
+        told = self.test_on_batch(*_as_it_is(x, y), return_dict=True)
+        return {name: float(value) for name, value in told.items()}
 
     def begin_epoch(self) -> None:
         """Count the IoU from here on."""
@@ -66,6 +69,16 @@ class Trainer(keras.Model):  # type: ignore[misc]  # Keras has no types
         if not self._of_levels or keras.backend.standardize_dtype(y.dtype) != "uint8":
             return y
         return ops.cast(y, "float32") / 255.0
+
+
+def _as_it_is(x: Any, y: Any) -> tuple[Any, Any]:
+    """The batch as the backend is to be given it: bytes that become floats on the device.
+
+    With torch, Keras makes floats of arrays before they go there, and of tensors afterwards.
+    """
+    if keras.backend.backend() == "torch":
+        return ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+    return x, y
 
 
 def make_trainer(

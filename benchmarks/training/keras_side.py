@@ -3,7 +3,7 @@
     python -m benchmarks.training.keras_side NUMBER [--size S] [--threads N] [--jit auto|yes|no]
 
 NUMBER counts `benchmarks.training.works.WORKS` from 0. The step is the one of a training: loss, gradients, optimizer,
-and the IoU of the epoch so far.
+and the IoU of the epoch so far; on batches of floats, as PyTorch's is.
 """
 
 import argparse

@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 
 from benchmarks.measure import REPOSITORY, events
 from benchmarks.training.works import WORKS, Work
+from training.backend import configured_backend
 
-#: What has TensorFlow give each tensor back to the system on the CPU, where it keeps them for the next ones else.
+#: What has TensorFlow on the CPU give the memory of tensors of 1 MiB or more back to the system, instead of keeping it.
 GIVE_BACK = {"TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 #: How far the losses of the sides may be apart before the first step: further, and they are not the same model.
 SAME_LOSS = 1e-3
@@ -70,7 +71,7 @@ def compare(
     given = [str(number), *(("--size", str(size)) if size else ())]
     own = [sys.executable, "-W", "ignore", "-m", "benchmarks.training.keras_side", *given, "--jit", jit]
     commands: dict[str, tuple[list[str], dict[str, str]]] = {"keras": (own, {})}
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    if configured_backend() == "tensorflow":
         commands["giving back"] = (own, GIVE_BACK)
     if torch:
         commands["torch"] = ([torch, "-W", "ignore", "-m", "benchmarks.training.torch_side", *given], {})

@@ -1,4 +1,4 @@
-"""What both sides share: a process that takes steps when it is told to."""
+"""What all sides share: a process that takes steps when it is told to."""
 
 import json
 import resource

@@ -45,7 +45,7 @@ WORKS = (
 
 
 def batch_of(work: Work) -> tuple[Any, Any]:
-    """Photos float32 (B, H, W, C) in [0, 255] and masks float32 (B, H, W, 1) of 0 and 1, the same on both sides."""
+    """Photos float32 (B, H, W, C) in [0, 255] and masks float32 (B, H, W, 1) of 0 and 1, the same on all sides."""
     import numpy as np
 
     random = np.random.default_rng(0)

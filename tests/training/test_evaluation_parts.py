@@ -214,9 +214,16 @@ def test_shown_photos_are_the_extremes_and_none_twice():
     assert choose([first[:1]], 3) == {"worst": [0], "best": [], "differ": []}
 
 
-def test_runs_of_one_name_are_told_apart_and_none_is_called_as_a_baseline(tmp_path):
-    paths = [tmp_path / name / "best.keras" for name in ("a/unet", "b/unet", "centre prior", "tiramisu")]
-    assert _names(paths) == ["unet (1)", "unet (2)", "centre prior (1)", "tiramisu"]
+@pytest.mark.parametrize(
+    ("directories", "names"),
+    [
+        (("a/unet", "b/unet", "tiramisu"), ["unet (1)", "unet (2)", "tiramisu"]),
+        (("a/unet", "b/unet", "unet (1)"), ["unet (2)", "unet (3)", "unet (1)"]),
+        (("centre prior", "centre prior (1)"), ["centre prior (2)", "centre prior (1)"]),
+    ],
+)
+def test_runs_of_one_name_are_told_apart_and_none_is_called_as_a_baseline(tmp_path, directories, names):
+    assert _names([tmp_path / directory / "best.keras" for directory in directories]) == names
 
 
 def test_lineage_names_samples_and_raw_files(make_dataset, ellipses):

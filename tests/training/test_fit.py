@@ -30,7 +30,6 @@ from training.memory import is_out_of_memory, memory_errors, to_train_with_less
 from training.metrics import binary_iou, confusion_matrix, mean_iou
 from training.models import create_model
 from training.optimizers import create_optimizer
-from training.outputs import Outputs
 from training.predict import predict_files, predict_inputs
 from training.schedules import WarmUpAndDecay
 
@@ -291,8 +290,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_overwritten(make_datase
     old.write_bytes(b"precious")
     with pytest.raises(OutputError):
         fit(dataset, tmp_path, FitOptions(model_options=TINY))
-    with Outputs(tmp_path).held(), pytest.raises(OutputError, match="another training is writing"):
-        fit(dataset, tmp_path, FitOptions(model_options=TINY, overwrite=True))
     with pytest.raises(ModelShapeError, match="depth 4 or less"):
         fit(dataset, tmp_path, FitOptions(model_options={"depth": 5}, overwrite=True))
     with pytest.raises(DatasetError, match="no split 'dev'"):

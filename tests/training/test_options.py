@@ -90,18 +90,6 @@ def test_another_training_is_not_overwritten_unasked(tmp_path):
     assert prepare_outputs(outputs.directory, overwrite=True).existing() == [outputs.checkpoint]
 
 
-def test_two_trainings_do_not_write_to_one_directory(tmp_path):
-    outputs = prepare_outputs(tmp_path, overwrite=False)
-    with outputs.held():
-        with pytest.raises(OutputError, match="another training is writing to"), outputs.held():
-            pass
-        with prepare_outputs(tmp_path / "other", overwrite=False).held():
-            pass
-    with outputs.held():
-        pass
-    assert list(tmp_path.iterdir()) == [tmp_path / "other"]
-
-
 def test_a_file_in_the_way_of_the_output_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make"):

@@ -10,6 +10,9 @@ from training.options import FitOptions
 from training.predict import predict_inputs
 from training.trainer import make_trainer
 
+# Keras 3.15 asks variables for arrays in a way that numpy 2.4 is to deprecate.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
 
 def pixelwise(classes):
     """One convolution, whose weights are the same each time."""

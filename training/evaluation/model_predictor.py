@@ -62,7 +62,7 @@ class ModelPredictor:
         advice = f"lower batch_size (it is {self.batch_size})" if self.batch_size > 1 else "evaluate on the CPU"
         with memory_errors(f"evaluating {self.name}", advice):
             # Always as many as a batch has: another number would have the backend compile the model once more.
-            seen = np.zeros((max(self.batch_size, len(photos)), self.height, self.width, self.channels), np.float32)
+            seen = np.zeros((max(self.batch_size, len(photos)), self.height, self.width, self.channels), np.uint8)
             for row, photo in zip(seen, photos, strict=False):
                 row[:] = self._input(photo)
             predicted = np.asarray(self.model.predict_on_batch(seen), np.float32)[: len(photos)].clip(0, 1)

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,15 @@ def _names(checkpoints: Sequence[Path]) -> list[str]:
         directory = path.resolve().parent.name
         usual = path.name == Outputs(path.parent).checkpoint.name
         names.append(directory if usual else f"{directory}/{path.stem}")
-    return [
-        name if [*names, *BASELINES].count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
-        for place, name in enumerate(names)
-    ]
+    free = [name for name in names if [*names, *BASELINES].count(name) == 1]
+    taken = {*free, *BASELINES}
+    unique = []
+    for name in names:
+        if name not in free:
+            name = next(numbered for number in count(1) if (numbered := f"{name} ({number})") not in taken)
+            taken.add(name)
+        unique.append(name)
+    return unique
 
 
 def _report(path: Path | None) -> dict[str, Any]:
