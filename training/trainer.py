@@ -24,12 +24,12 @@ class Trainer(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def step(self, x: Any, y: Any) -> dict[str, float]:
         """Learn from a batch."""
-        told = self.train_on_batch(*_as_it_is(x, y), return_dict=True)
+        told = self.train_on_batch(*_as_bytes(x, y), return_dict=True)
         return {name: float(value) for name, value in told.items()}
 
     def measure(self, x: Any, y: Any) -> dict[str, float]:
         """Measure a batch, learn nothing."""
-        told = self.test_on_batch(*_as_it_is(x, y), return_dict=True)
+        told = self.test_on_batch(*_as_bytes(x, y), return_dict=True)
         return {name: float(value) for name, value in told.items()}
 
     def begin_epoch(self) -> None:
@@ -71,10 +71,10 @@ class Trainer(keras.Model):  # type: ignore[misc]  # Keras has no types
         return ops.cast(y, "float32") / 255.0
 
 
-def _as_it_is(x: Any, y: Any) -> tuple[Any, Any]:
-    """The batch as the backend is to be given it: bytes that become floats on the device.
+def _as_bytes(x: Any, y: Any) -> tuple[Any, Any]:
+    """The batch in the form whose bytes Keras leaves alone until they are on the device.
 
-    With torch, Keras makes floats of arrays before they go there, and of tensors afterwards.
+    With torch, it makes floats of arrays before they go there, and of tensors afterwards.
     """
     if keras.backend.backend() == "torch":
         return ops.convert_to_tensor(x), ops.convert_to_tensor(y)

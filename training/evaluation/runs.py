@@ -95,14 +95,14 @@ def _names(checkpoints: Sequence[Path]) -> list[str]:
         directory = path.resolve().parent.name
         usual = path.name == Outputs(path.parent).checkpoint.name
         names.append(directory if usual else f"{directory}/{path.stem}")
-    free = [name for name in names if [*names, *BASELINES].count(name) == 1]
-    taken = {*free, *BASELINES}
+    taken = {*names, *BASELINES}
     unique = []
     for name in names:
-        if name not in free:
-            name = next(numbered for number in count(1) if (numbered := f"{name} ({number})") not in taken)
-            taken.add(name)
-        unique.append(name)
+        if [*names, *BASELINES].count(name) == 1:
+            unique.append(name)
+        else:
+            unique.append(next(free for number in count(1) if (free := f"{name} ({number})") not in taken))
+            taken.add(unique[-1])
     return unique
 
 
